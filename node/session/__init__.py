@@ -1,0 +1,1 @@
+"""The joint between AMQP and the broker: events of connections become commands, effects become replies."""
