@@ -1,0 +1,5 @@
+"""The protocol state machine of one server-side AMQP 0-9-1 connection: bytes become events, replies become bytes.
+
+Third hop of a message's path (wire -> amqp -> session). Pure: no IO, no clock, no chance. Reading order: states, events,
+channel, handshake, connection.
+"""

@@ -1,0 +1,132 @@
+"""What a client asked for: the events that `Connection.receive_data` and `Connection.tick` return, in the client's order.
+
+An event that belongs to a channel carries the `Channel` itself and not its number: one piece of data may close channel 1
+and open it again, and an answer to the first must never reach the second. A handler that refuses an event calls
+`event.channel.fail(error)` and from then on skips every event whose `channel.failed` is true; no `ChannelClosed` follows
+for an error that the session itself raised.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from node.errors import AmqpError
+
+if TYPE_CHECKING:
+    from node.amqp.channel import Channel
+    from node.wire.methods import Method
+
+
+class Outcome(Enum):
+    """What a consumer decided about its deliveries."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"  # basic.nack and basic.reject with requeue
+    REJECT = "reject"  # the same without: discarded or dead-lettered
+
+
+@dataclass(slots=True)
+class Login:
+    """The client has sent its credentials; answer with `login_accepted` or `login_refused`.
+
+    Args:
+        mechanism: `PLAIN`, `AMQPLAIN` or another of `Options.mechanisms`.
+        user: the name as claimed.
+        password: in clear; empty for mechanisms without one.
+    """
+
+    mechanism: str
+    user: str
+    password: str
+
+
+@dataclass(slots=True)
+class Open:
+    """The client wants to work in `vhost`; answer with `open_accepted`, or `fail` with NotAllowed."""
+
+    vhost: str
+
+
+@dataclass(slots=True)
+class ConnectionClosed:
+    """The connection has ended: every channel and all that it holds is gone. No event follows, also none per channel.
+
+    Args:
+        error: why this side ended it; None where the client said goodbye (or was lost, see `reason`).
+        reason: for the log, e.g. the client's reply text.
+    """
+
+    error: AmqpError | None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class ChannelOpened:
+    """`channel` is open; its open-ok has been sent."""
+
+    channel: "Channel"
+
+
+@dataclass(slots=True)
+class ChannelClosed:
+    """`channel` is gone, by the client's wish or by an error that the protocol rules found.
+
+    What it held unacknowledged is still to be had by `channel.take_all()`.
+    """
+
+    channel: "Channel"
+    error: AmqpError | None
+
+
+@dataclass(slots=True)
+class Publish:
+    """A run of messages with the same exchange, routing key and flags.
+
+    Args:
+        channel: where they were published.
+        exchange, routing_key: as text, without CR and LF in the exchange's name.
+        exrk: both as they came, two shortstrs, ready for the tail of basic.deliver.
+        mandatory: return the messages that no queue takes.
+        count: number of messages, at least 1.
+        packed: `count` records as `node.wire` packs them: u32 header length, u32 body length, header, body.
+        first_seq: confirm sequence number of the first message, the others follow; 0: channel not in confirm mode.
+    """
+
+    channel: "Channel"
+    exchange: str
+    routing_key: str
+    exrk: bytes
+    mandatory: bool
+    count: int
+    packed: bytes
+    first_seq: int
+
+
+@dataclass(slots=True)
+class Settle:
+    """Deliveries that the client has acknowledged, rejected or given back. They have left the channel's unacked window.
+
+    Args:
+        channel: where they had been delivered.
+        outcome: what becomes of them.
+        deliveries: (consumer, first_id, last_id), both ends included, in the order of their delivery tags; the ids are
+            those that the session gave to `Channel.record_delivery`. Never empty.
+    """
+
+    channel: "Channel"
+    outcome: Outcome
+    deliveries: list[tuple[int, int, int]]
+
+
+@dataclass(slots=True)
+class Request:
+    """Any other method of a channel: exchange.*, queue.*, basic.qos/consume/cancel/get/recover/recover-async.
+
+    The session answers with `channel.send`, or not at all where the method says no-wait.
+    """
+
+    channel: "Channel"
+    method: "Method"
+
+
+Event = Login | Open | ConnectionClosed | ChannelOpened | ChannelClosed | Publish | Settle | Request
