@@ -24,16 +24,16 @@ class LogView(Protocol):
     """The log of one group as its Raft core reads it, with every write that was handed over, durable or not."""
 
     def initial_state(self) -> tuple[HardState, Configuration]:
-        """Hard state and the configuration as of the snapshot."""
+        """Hard state and the configuration as of the newest snapshot."""
 
     def first_index(self) -> int:
-        """Snapshot index + 1."""
+        """Index after the last compacted one. At most snapshot index + 1: some entries below it stay for slow members."""
 
     def last_index(self) -> int:
-        """Index of the last entry, or the snapshot's index if there is none."""
+        """Index of the last entry, or first_index() - 1 if there is none."""
 
     def term(self, index: int) -> int:
-        """Term of the entry; raises Compacted below the snapshot's index, Unavailable above the last."""
+        """Term of the entry; known from first_index() - 1 on. Raises Compacted below, Unavailable above the last."""
 
     def entries(self, lo: int, hi: int, bytes_max: int) -> list[Entry]:
         """Entries lo..hi-1, ascending; at least one, then as many as fit in bytes_max of data."""
@@ -54,7 +54,9 @@ class GroupWrite:
         hard_state: None if unchanged.
         checkpoint: rows changed in the saved state, which now describes this position. `entries` up to it stay
             until they are trimmed.
-        trims: indexes at or below the snapshot whose rows may go. Ascending.
+        compact_to: Raft forgets all entries up to this index, at or below the checkpoint's: `first_index` becomes
+            compact_to + 1 and `term(compact_to)` stays known. Rows stay until they are trimmed.
+        trims: indexes at or below compact_to whose rows may go. Ascending.
         live_rows: committed entries of a sender's snapshot that this node lacks; kept beside the log.
     """
 
@@ -66,6 +68,7 @@ class GroupWrite:
     hard_state: HardState | None = None
     checkpoint: SnapshotMeta | None = None
     checkpoint_rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    compact_to: int | None = None
     trims: list[int] = field(default_factory=list)
     live_rows: list[Entry] = field(default_factory=list)
 
