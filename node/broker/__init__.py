@@ -1,0 +1,1 @@
+"""What AMQP means, pure: exchanges, queues, bindings, users, and the machines that hold them."""

@@ -1,0 +1,354 @@
+"""What a queue group's log holds: the commands of the queue machine and their byte encoding.
+
+The session layer builds commands here, on a message's way from the publisher to the log; the queue
+machine reads them back in `apply`. An encoder returns parts that the host joins once, so that message
+bodies are not copied in between. All integers are big-endian. A command is
+
+    kind u8 | body length u32 | body
+
+and is named by the offset of its kind octet in the entry's data. A body that makes no sense is ignored
+by the machine; a kind it does not know stops it (`UnknownCommand`), because the group then speaks a
+newer version. `session`, `consumer` and `ticket` are u64, chosen by the submitting node, unique
+within its epoch; ticket 0 asks for no reply. `uid` names a queue (u64, from the topology).
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from node.broker.errors import UnknownCommand
+
+Parts = tuple[bytes, ...]
+"""A command in pieces, to be joined."""
+Range = tuple[int, int]
+"""First and last delivery id, both inclusive."""
+
+CONFIG_VERSION = 1
+
+_HEAD = struct.Struct(">BI")
+_ENQUEUE = struct.Struct(">BIQIHI")
+_ENQUEUE_BODY = struct.Struct(">QIHI")
+_RECORD_BYTES_MIN = 8  # the two length fields of a packed record
+_TICKET = struct.Struct(">Q")
+_TICKET_UID = struct.Struct(">QQ")
+_DELETE = struct.Struct(">QQB")
+_ATTACH = struct.Struct(">QQQQIBi")
+_GET = struct.Struct(">QQQQ")
+_SETTLE = struct.Struct(">QI")
+_GIVE_BACK = struct.Struct(">QBI")
+_PREFETCH_MAX = 0xFFFFFFFF
+
+
+class Kind(IntEnum):
+    """The kind octet of a command. Numbers are never used again for something else."""
+
+    ENQUEUE = 1
+    CREATE_QUEUE = 2
+    DELETE_QUEUE = 3
+    PURGE = 4
+    ATTACH = 5
+    DETACH = 6
+    SETTLE = 7
+    GIVE_BACK = 8
+    DISCARD = 9
+    GET = 10
+    CLOSE_SESSION = 11
+    TICK = 12
+
+
+class MalformedCommand(ValueError):
+    """A body that is no encoding of its kind; the machine ignores the command."""
+
+
+class QueueConfig(NamedTuple):
+    """What the machine is told about a queue when it is created.
+
+    Args:
+        durable: as declared; the machine treats all queues alike.
+        exclusive: as declared; ownership is checked by the topology, not here.
+        auto_delete: the queue ends when its last consumer goes.
+        arguments: the declared arguments as an encoded field table; kept for what the machine does not
+            do yet (limits, expiry, priorities).
+    """
+
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    arguments: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes for `create_queue`."""
+        flags = self.durable | self.exclusive << 1 | self.auto_delete << 2
+        return bytes((CONFIG_VERSION, flags)) + self.arguments
+
+    @classmethod
+    def decode(cls, data: bytes) -> "QueueConfig":
+        """Read what `encode` wrote.
+
+        Raises:
+            MalformedCommand: the bytes are too short or of another version.
+        """
+        if len(data) < 2 or data[0] != CONFIG_VERSION or data[1] > 7:
+            msg = "not a queue configuration"
+            raise MalformedCommand(msg)
+        flags = data[1]
+        return cls(bool(flags & 1), bool(flags & 2), bool(flags & 4), data[2:])
+
+
+# --- encoders: what a node submits -------------------------------------------------------------------
+
+
+def enqueue(ticket: int, uids: Sequence[int], exrk: bytes, count: int, packed: bytes) -> Parts:
+    """Put a run into queues; replies with the number of queues in `uids` that do not exist (0: all took it).
+
+    Sizes of single messages are not part of the command: the machine counts messages, not bytes. Limits
+    in bytes need them; a later version can carry `count` u32 sizes between the uids and the records,
+    under a new kind, for the queues that have such a limit.
+
+    Args:
+        ticket: names the reply (the publisher's confirm follows from it).
+        uids: the queues, each once, all in this group.
+        exrk: exchange shortstr + routing-key shortstr, as in basic.publish.
+        count: messages in the run, at least 1.
+        packed: `count` records u32 header length | u32 body length | header | body.
+    """
+    targets = struct.pack(f">{len(uids)}Q", *uids)
+    body_bytes = _ENQUEUE_BODY.size + len(exrk) + len(targets) + len(packed)
+    head = _ENQUEUE.pack(Kind.ENQUEUE, body_bytes, ticket, count, len(exrk), len(uids))
+    return head + exrk + targets, packed
+
+
+def create_queue(ticket: int, uid: int, config: bytes) -> Parts:
+    """Create a queue unless the uid is there already; replies None.
+
+    Args:
+        ticket: names the reply.
+        uid: of the queue.
+        config: `QueueConfig.encode()`.
+    """
+    return _command(Kind.CREATE_QUEUE, _TICKET_UID.pack(ticket, uid) + config)
+
+
+def delete_queue(ticket: int, uid: int, *, if_unused: bool, if_empty: bool) -> Parts:
+    """Delete a queue; replies with its number of ready messages or a `Refusal`."""
+    return _command(Kind.DELETE_QUEUE, _DELETE.pack(ticket, uid, if_unused | if_empty << 1))
+
+
+def purge(ticket: int, uid: int) -> Parts:
+    """Drop all ready messages, not those that consumers hold; replies with their number or a `Refusal`."""
+    return _command(Kind.PURGE, _TICKET_UID.pack(ticket, uid))
+
+
+def attach(
+    ticket: int,
+    session: int,
+    consumer: int,
+    uid: int,
+    *,
+    prefetch: int,
+    no_ack: bool,
+    exclusive: bool,
+    priority: int,
+) -> Parts:
+    """Start a consumer; replies None or a `Refusal`.
+
+    Args:
+        ticket: names the reply.
+        session: whose end ends the consumer.
+        consumer: a new id.
+        uid: of the queue.
+        prefetch: messages held at once at most; 0: no limit. Not used with `no_ack`.
+        no_ack: the window is fixed (`NO_ACK_WINDOW` messages); the session settles what it has written.
+        exclusive: no other consumer may be there, now or later.
+        priority: x-priority, higher first.
+    """
+    flags = no_ack | exclusive << 1
+    limit = min(prefetch, _PREFETCH_MAX)
+    clamped = max(-(1 << 31), min(priority, (1 << 31) - 1))
+    return _command(Kind.ATTACH, _ATTACH.pack(ticket, session, consumer, uid, limit, flags, clamped))
+
+
+def detach(ticket: int, consumer: int) -> Parts:
+    """Give a consumer no more messages; what it holds stays until it is settled. Replies None."""
+    return _command(Kind.DETACH, _TICKET_UID.pack(ticket, consumer))
+
+
+def settle(consumer: int, ranges: Sequence[Range]) -> Parts:
+    """The consumer is done with these deliveries; ids it does not hold are ignored."""
+    return _command(Kind.SETTLE, _SETTLE.pack(consumer, len(ranges)) + _pack_ranges(ranges))
+
+
+def give_back(consumer: int, ranges: Sequence[Range], *, failed: bool) -> Parts:
+    """These deliveries are ready again, in their old place, and count as redelivered.
+
+    Args:
+        consumer: who holds them.
+        ranges: delivery ids.
+        failed: the delivery counts as a failed attempt (it will count towards the delivery limit).
+    """
+    return _command(Kind.GIVE_BACK, _GIVE_BACK.pack(consumer, failed, len(ranges)) + _pack_ranges(ranges))
+
+
+def discard(consumer: int, ranges: Sequence[Range]) -> Parts:
+    """The consumer refuses these deliveries for good (reject or nack without requeue)."""
+    return _command(Kind.DISCARD, _SETTLE.pack(consumer, len(ranges)) + _pack_ranges(ranges))
+
+
+def get(ticket: int, session: int, consumer: int, uid: int) -> Parts:
+    """Take one message (basic.get); replies None (empty), a `GetResult` or a `Refusal`.
+
+    Args:
+        ticket: names the reply.
+        session: whose end returns the message.
+        consumer: id that holds the message until it is settled; not that of an attached consumer. It is
+            forgotten when it holds nothing, and its delivery ids then start from 1 again.
+        uid: of the queue.
+    """
+    return _command(Kind.GET, _GET.pack(ticket, session, consumer, uid))
+
+
+def close_session(ticket: int, session: int) -> Parts:
+    """End a session: its consumers go, all that they hold is ready again. Replies None."""
+    return _command(Kind.CLOSE_SESSION, _TICKET_UID.pack(ticket, session))
+
+
+def tick() -> Parts:
+    """Let the machine go on with work it put off (`Duties.unfinished`)."""
+    return _command(Kind.TICK, b"")
+
+
+# --- decoders: what `apply` and the reader of an entry see -------------------------------------------
+
+
+def frames(data: bytes, offset: int) -> list[tuple[int, int, int, int]]:
+    """Split entry data into commands: (kind, command offset, body offset, end), in order.
+
+    A command that is cut off at the end of the data is left out.
+
+    Raises:
+        UnknownCommand: a kind that is not in `Kind`.
+    """
+    found = []
+    size = len(data)
+    unpack = _HEAD.unpack_from
+    while offset < size:
+        if not Kind.ENQUEUE <= data[offset] <= Kind.TICK:
+            msg = f"command kind {data[offset]} at offset {offset}"
+            raise UnknownCommand(msg)
+        if size - offset < _HEAD.size:
+            break
+        kind, length = unpack(data, offset)
+        body = offset + 5
+        end = body + length
+        if end > size:
+            break
+        found.append((kind, offset, body, end))
+        offset = end
+    return found
+
+
+def enqueue_layout(data: bytes, command_offset: int) -> tuple[bytes, int, int]:
+    """Find the records of an enqueue command for delivery: (exrk, offset of record 0, count).
+
+    Args:
+        data: of the entry that `Slice.index` names.
+        command_offset: `Slice.command_offset`.
+
+    Raises:
+        MalformedCommand: there is no enqueue command at that offset.
+    """
+    if len(data) - command_offset < _ENQUEUE.size or data[command_offset] != Kind.ENQUEUE:
+        msg = f"no enqueue command at offset {command_offset}"
+        raise MalformedCommand(msg)
+    _, length, _, count, exrk_bytes, targets = _ENQUEUE.unpack_from(data, command_offset)
+    start = command_offset + _ENQUEUE.size
+    records = start + exrk_bytes + 8 * targets
+    if records + count * _RECORD_BYTES_MIN > command_offset + _HEAD.size + length or not count:
+        msg = f"enqueue command at offset {command_offset} does not add up"
+        raise MalformedCommand(msg)
+    return data[start : start + exrk_bytes], records, count
+
+
+def decode_enqueue(data: bytes, body: int, end: int) -> tuple[int, int, tuple[int, ...]]:
+    """Return (ticket, count, uids). Like all decoders: raises `MalformedCommand`; `body`/`end` bound the body."""
+    if end - body < _ENQUEUE_BODY.size:
+        raise MalformedCommand
+    ticket, count, exrk_bytes, targets = _ENQUEUE_BODY.unpack_from(data, body)
+    first_uid = body + _ENQUEUE_BODY.size + exrk_bytes
+    # Each record has its two lengths at least, so a count that cannot be true is found without a look at them.
+    if first_uid + 8 * targets + count * _RECORD_BYTES_MIN > end or not count:
+        raise MalformedCommand
+    if targets == 1:
+        return ticket, count, _TICKET.unpack_from(data, first_uid)
+    return ticket, count, struct.unpack_from(f">{targets}Q", data, first_uid)
+
+
+def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:
+    """Return (ticket, uid | consumer | session) of purge, detach and close_session."""
+    if end - body != _TICKET_UID.size:
+        raise MalformedCommand
+    ticket, subject = _TICKET_UID.unpack_from(data, body)
+    return ticket, subject
+
+
+def decode_create_queue(data: bytes, body: int, end: int) -> tuple[int, int, QueueConfig]:
+    """Return (ticket, uid, config)."""
+    if end - body < _TICKET_UID.size:
+        raise MalformedCommand
+    ticket, uid = _TICKET_UID.unpack_from(data, body)
+    return ticket, uid, QueueConfig.decode(data[body + _TICKET_UID.size : end])
+
+
+def decode_delete_queue(data: bytes, body: int, end: int) -> tuple[int, int, bool, bool]:
+    """Return (ticket, uid, if_unused, if_empty)."""
+    if end - body != _DELETE.size:
+        raise MalformedCommand
+    ticket, uid, flags = _DELETE.unpack_from(data, body)
+    return ticket, uid, bool(flags & 1), bool(flags & 2)
+
+
+def decode_attach(data: bytes, body: int, end: int) -> tuple[int, int, int, int, int, int, int]:
+    """Return (ticket, session, consumer, uid, prefetch, flags: 1 no_ack | 2 exclusive, priority)."""
+    if end - body != _ATTACH.size:
+        raise MalformedCommand
+    ticket, session, consumer, uid, prefetch, flags, priority = _ATTACH.unpack_from(data, body)
+    return ticket, session, consumer, uid, prefetch, flags & 3, priority
+
+
+def decode_get(data: bytes, body: int, end: int) -> tuple[int, int, int, int]:
+    """Return (ticket, session, consumer, uid)."""
+    if end - body != _GET.size:
+        raise MalformedCommand
+    ticket, session, consumer, uid = _GET.unpack_from(data, body)
+    return ticket, session, consumer, uid
+
+
+def decode_settle(data: bytes, body: int, end: int) -> tuple[int, tuple[int, ...]]:
+    """Return (consumer, first and last id of each range, flat) of settle and discard."""
+    if end - body < _SETTLE.size:
+        raise MalformedCommand
+    consumer, count = _SETTLE.unpack_from(data, body)
+    return consumer, _unpack_ranges(data, body + _SETTLE.size, end, count)
+
+
+def decode_give_back(data: bytes, body: int, end: int) -> tuple[int, bool, tuple[int, ...]]:
+    """Return (consumer, failed, first and last id of each range, flat)."""
+    if end - body < _GIVE_BACK.size:
+        raise MalformedCommand
+    consumer, failed, count = _GIVE_BACK.unpack_from(data, body)
+    return consumer, bool(failed), _unpack_ranges(data, body + _GIVE_BACK.size, end, count)
+
+
+def _command(kind: Kind, body: bytes) -> Parts:
+    return (_HEAD.pack(kind, len(body)) + body,)
+
+
+def _pack_ranges(ranges: Sequence[Range]) -> bytes:
+    return b"".join([_TICKET_UID.pack(first, last) for first, last in ranges])
+
+
+def _unpack_ranges(data: bytes, offset: int, end: int, count: int) -> tuple[int, ...]:
+    if end - offset != 16 * count:
+        raise MalformedCommand
+    return struct.unpack_from(f">{2 * count}Q", data, offset)
