@@ -1,0 +1,95 @@
+"""What the topology says of an exchange, a queue, a user: values that never change once made."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Owner(NamedTuple):
+    """The session that an exclusive queue belongs to; session ids are unique within their node."""
+
+    node: int
+    session: int
+
+
+@dataclass(slots=True, frozen=True)
+class QueueRecord:
+    """A queue.
+
+    Args:
+        uid: rising with the order of creation, never used again: a queue deleted and declared again has another.
+        group: the shard that holds it, or MEMORY_GROUP + node.
+        durable: False for every exclusive queue.
+        arguments: as declared, without x-name-prefix. Not to be changed.
+        owner: None unless exclusive.
+    """
+
+    uid: int
+    vhost: str
+    name: str
+    group: int
+    durable: bool
+    auto_delete: bool
+    arguments: dict[str, Any] = field(compare=True, hash=False)
+    owner: Owner | None = None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether only its owner may use it."""
+        return self.owner is not None
+
+
+@dataclass(slots=True, frozen=True)
+class ExchangeRecord:
+    """An exchange.
+
+    Args:
+        uid: 0 for those that every vhost has from the start.
+        type: direct, fanout, topic or headers.
+        alternate: where messages go that it cannot route; None if nowhere.
+        arguments: as declared. Not to be changed.
+    """
+
+    uid: int
+    vhost: str
+    name: str
+    type: str
+    durable: bool = True
+    auto_delete: bool = False
+    internal: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def alternate(self) -> str | None:
+        """Name of the alternate exchange."""
+        name = self.arguments.get("alternate-exchange")
+        return name if isinstance(name, str) else None
+
+
+class BindingRecord(NamedTuple):
+    """A binding, for listings."""
+
+    vhost: str
+    source: str
+    destination: str
+    to_exchange: bool
+    routing_key: str
+    arguments: dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class UserRecord:
+    """A user; `password_hash` is scrypt's, see passwords.py. An empty one lets nobody in."""
+
+    uid: int
+    name: str
+    salt: bytes = field(repr=False)
+    password_hash: bytes = field(repr=False)
+    tags: tuple[str, ...] = ()
+
+
+class Permission(NamedTuple):
+    """What a user may do in a vhost: regular expressions, searched in the names of exchanges and queues."""
+
+    configure: str
+    write: str
+    read: str
