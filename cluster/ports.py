@@ -85,6 +85,9 @@ class LogStore(Protocol):
     def data(self, group: int, index: int) -> bytes:
         """Data of an entry at any index whose row exists, above or below the snapshot. KeyError if there is none."""
 
+    def entry(self, group: int, index: int) -> Entry:
+        """The whole entry of a row that `data` would find."""
+
     def stored_below(self, group: int, index: int) -> Iterator[int]:
         """Indexes of all rows at or below `index`, ascending: what a restart must compare with the live set."""
 

@@ -1,0 +1,547 @@
+"""All groups of a node as one pure machine: envelopes, ticks, commands and durable turns in; turns out.
+
+A turn merges what every group has to write into one list for one transaction, and what every group has to
+say to a peer into one envelope. What may leave only when a write is durable waits here under the number of the
+turn that carries the write.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.envelope import Envelope, Expect, SnapshotAccept, SnapshotOffer, SnapshotPart, SnapshotPartReply
+from cluster.group import Group, Outcome
+from cluster.machine import StateMachine
+from cluster.memory import MemoryGroup, MemoryLink
+from cluster.origin import OriginStream
+from cluster.ports import GroupWrite, LogStore
+from cluster.raft.core import Options, Raft
+from cluster.raft.ready import Role
+from cluster.raft.rpc import InstallSnapshot, Message
+from cluster.snapshot import STALLED_MS_MAX, SnapshotReceiver, SnapshotSender
+from cluster.types import MEMORY_GROUP, GroupId
+
+EPOCH_SHIFT = 16
+"""A stream's epoch is the process's boot epoch with room for new epochs within its life."""
+PING_MS = 500
+"""A peer that was told nothing for this long gets an empty envelope: silence then means trouble."""
+SILENT_MS_MAX = 5_000
+"""A peer silent for this long is taken for dead and its sessions end. Long enough for a pause, short enough for
+its unacked messages to find another consumer."""
+RESEND_MS = 1_000
+"""A stream whose oldest batch saw no progress for this long is sent again."""
+PAUSE_MS_MAX = 1_000
+"""Ticks further apart than this mean that this node stood still: others' silence proves nothing."""
+TICK_DUTIES = 10
+"""Leaders look after ended origins and misplaced leadership once in so many ticks."""
+SETTLED_MS = 5_000
+"""A peer must have been up for this long before leadership is handed back to it."""
+SNAPSHOTS_MAX = 2
+"""Snapshot transfers from this node at a time."""
+
+
+@dataclass(slots=True)
+class HostOptions:
+    """What the host must know of its place.
+
+    Args:
+        node: this node.
+        nodes: all nodes, ascending.
+        boot: boot epoch of this process, higher than any before it.
+        election_ticks, heartbeat_ticks: see cluster.raft.
+    """
+
+    node: int
+    nodes: tuple[int, ...]
+    boot: int
+    election_ticks: int = 20
+    heartbeat_ticks: int = 2
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of another node."""
+
+    boot: int = 0
+    up: bool = False
+    ended: bool = False  # the process `boot` is known to be gone
+    heard_ms: int = 0
+    told_ms: int = 0
+    since_ms: int = 0  # up since
+
+
+@dataclass(slots=True)
+class Turn:
+    """What is to be done now.
+
+    Args:
+        number: rises by one a turn.
+        writes: one transaction; when it is durable call `Host.persisted(number)`. May be empty: then do not.
+        envelopes: to send now, at most one a peer.
+        effects: per group, in order, for the sessions of this node.
+        passed: tickets of barriers that this replica has reached.
+        resets: groups in which this node's epoch ended: sessions with state there are void.
+        lost: memory groups of other nodes that are gone with their process.
+        more: there is more to do without waiting for anything.
+    """
+
+    number: int
+    writes: list[GroupWrite] = field(default_factory=list)
+    envelopes: dict[int, Envelope] = field(default_factory=dict)
+    effects: list[tuple[int, list[Any]]] = field(default_factory=list)
+    passed: list[int] = field(default_factory=list)
+    resets: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    more: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What happens when a turn is durable."""
+
+    turn: int
+    group: Group
+    ready_number: int
+    messages: list[Message]
+    checkpoint: bool
+    install: bool
+
+
+class Host:
+    """All groups of one node."""
+
+    def __init__(
+        self,
+        options: HostOptions,
+        store: LogStore,
+        machines: dict[GroupId, StateMachine],
+        draw: Callable[[int, int], int],
+        now_ms: int,
+    ) -> None:
+        """Args: machines: one per replicated group, and this node's memory group."""
+        self.options = options
+        self.node = options.node
+        self.now_ms = now_ms
+        self.groups: dict[int, Group] = {}
+        self.peers = {node: Peer(heard_ms=now_ms) for node in options.nodes if node != options.node}
+        self.links: dict[int, MemoryLink] = {}
+        self._store = store
+        self._turn = Turn(0)
+        self._durable = self._written = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._senders: dict[tuple[int, int], SnapshotSender] = {}
+        self._receivers: dict[int, SnapshotReceiver] = {}
+        self._ticks = 0
+        self._gone_proposed: dict[tuple[int, int], tuple[int, int]] = {}
+        epoch = options.boot << EPOCH_SHIFT
+        memory = GroupId(MEMORY_GROUP + options.node)
+        self.memory = MemoryGroup(machines[memory], OriginStream(options.node, memory, epoch))
+        for node in self.peers:
+            group = MEMORY_GROUP + node
+            self.links[group] = MemoryLink(OriginStream(options.node, group, epoch))
+        for gid in sorted(machines):
+            if gid < MEMORY_GROUP:
+                self._open_group(gid, machines[gid], epoch, draw)
+        self._turn = Turn(1)
+
+    def _open_group(
+        self, gid: int, machine: StateMachine, epoch: int, draw: Callable[[int, int], int]
+    ) -> None:
+        view = self._store.view(gid)
+        options = Options(
+            id=self.node,
+            group=gid,
+            heartbeat_ticks=self.options.heartbeat_ticks,
+            election_ticks=self.options.election_ticks,
+        )
+        raft = Raft(options, view, draw, view.snapshot_meta().index)
+        raft.clock_ts = self.now_ms
+        group = Group(raft, machine, self._store, OriginStream(self.node, gid, epoch))
+        group.submit(())  # begins this process's epoch, which ends the one before it
+        self.groups[gid] = group
+
+    # -- inputs ----------------------------------------------------------------------------------------
+
+    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+        """One command, in pieces, onto this node's stream into any group."""
+        self._stream_owner(group).submit(parts)
+
+    def _stream_owner(self, group: int) -> Group | MemoryGroup | MemoryLink:
+        if group < MEMORY_GROUP:
+            return self.groups[group]
+        return self.memory if group == self.memory.id else self.links[group]
+
+    def stream(self, group: int) -> OriginStream:
+        """This node's stream into any group, for reading."""
+        return self._stream_owner(group).stream
+
+    def barrier(self, group: int, ticket: int) -> None:
+        """`Turn.passed` will hold the ticket once this replica of the group is current."""
+        if group < MEMORY_GROUP:
+            self.groups[group].barrier(ticket)
+        else:
+            self._turn.passed.append(ticket)
+
+    def entry_data(self, group: int, index: int) -> bytes:
+        """Data of a live entry; KeyError if it is gone."""
+        if group == self.memory.id:
+            return self.memory.entries[index]
+        return self._store.data(group, index)
+
+    def tick(self, now_ms: int) -> None:
+        """About 50 ms have passed (or more: then it still is one tick)."""
+        paused = now_ms - self.now_ms > PAUSE_MS_MAX
+        self._set_clock(now_ms)
+        self._ticks += 1
+        for group in self.groups.values():
+            group.raft.tick()
+            group.dirty = True
+            if group.stream.pending and group.stream.leader:
+                self._resend_overdue(group)
+        for node, peer in self.peers.items():
+            if paused:
+                peer.heard_ms = now_ms
+            if now_ms - peer.told_ms >= PING_MS:
+                self._envelope(node)
+        for link in self.links.values():
+            if link.overdue(now_ms):
+                for batch in link.resend(now_ms):
+                    self._envelope(link.owner).batches.append(batch)
+        if self._ticks % TICK_DUTIES == 0:
+            self._end_origins()
+            self._hand_back_leadership()
+            self._drop_stalled_snapshots()
+
+    def _set_clock(self, now_ms: int) -> None:
+        self.now_ms = max(self.now_ms, now_ms)
+        for group in self.groups.values():
+            group.raft.clock_ts = self.now_ms
+
+    def _resend_overdue(self, group: Group) -> None:
+        stream = group.stream
+        if self.now_ms - stream.resent_at_ms < RESEND_MS:
+            return
+        oldest = stream.pending[0].seq
+        if group.resend_mark == oldest:
+            outcome = Outcome()
+            group.resend(oldest, self.now_ms, outcome)
+            self._dispatch(group, outcome)
+        group.resend_mark = oldest
+        stream.resent_at_ms = self.now_ms
+
+    def peer_up(self, node: int, boot: int) -> None:
+        """A link to a process of the peer stands."""
+        peer = self.peers[node]
+        self._meet(node, boot)
+        if boot < peer.boot:
+            return
+        peer.up, peer.ended = True, False
+        peer.heard_ms = peer.since_ms = self.now_ms
+        link = self.links[MEMORY_GROUP + node]
+        link.up = True
+        for batch in link.resend(self.now_ms):
+            self._envelope(node).batches.append(batch)
+        for group in self.groups.values():
+            if group.leads:
+                self._envelope(node).expects.append(group.expect_of(node))
+
+    def peer_down(self, node: int, *, refused: bool) -> None:
+        """The link broke. `refused`: the peer's address refuses connections, so its process has ended."""
+        peer = self.peers[node]
+        if peer.up:
+            peer.up = False
+            self.links[MEMORY_GROUP + node].up = False
+            for group in self.groups.values():
+                group.raft.peer_lost(node)
+                group.dirty = True
+        if refused and not peer.ended:
+            peer.ended = True
+            self._end_origins()
+
+    def _meet(self, node: int, boot: int) -> None:
+        """A process of the peer spoke: perhaps a new one."""
+        peer = self.peers[node]
+        if boot <= peer.boot:
+            return
+        known, peer.boot, peer.ended = peer.boot, boot, False
+        link = self.links[MEMORY_GROUP + node]
+        if known and link.stream.submitted:
+            link.stream.restart()
+            self._turn.lost.append(link.id)
+        self._drop_snapshots_to(node)
+
+    def receive(self, envelope: Envelope) -> None:
+        """An envelope of a peer arrived."""
+        node = envelope.sender
+        peer = self.peers.get(node)
+        if peer is None or envelope.boot < peer.boot or envelope.to_boot not in (0, self.options.boot):
+            return
+        self._meet(node, envelope.boot)
+        peer.heard_ms = self.now_ms
+        for gid, message in envelope.messages:
+            group = self.groups[gid]
+            group.raft.step(message)
+            group.dirty = True
+        for batch in envelope.batches:
+            if batch.group == self.memory.id:
+                self._emit(batch.group, self.memory.receive_batch(node, batch.data, self.now_ms))
+            else:
+                group = self.groups[batch.group]
+                outcome = Outcome()
+                group.receive_batch(node, batch.data, outcome)
+                self._dispatch(group, outcome)
+        for expect in envelope.expects:
+            self._receive_expect(node, expect)
+        for offer in envelope.offers:
+            self._receive_offer(node, offer)
+        for accept in envelope.accepts:
+            self._receive_accept(node, accept)
+        for part in envelope.parts:
+            self._receive_part(node, part)
+        for reply in envelope.part_replies:
+            self._receive_part_reply(node, reply)
+
+    def _receive_expect(self, node: int, expect: Expect) -> None:
+        if expect.group >= MEMORY_GROUP:
+            if expect.group == MEMORY_GROUP + node:
+                self.links[expect.group].receive_expect(expect)
+            return
+        group = self.groups[expect.group]
+        outcome = Outcome()
+        group.receive_expect(node, expect, self.now_ms, outcome)
+        self._dispatch(group, outcome)
+
+    def persisted(self, number: int) -> None:
+        """The writes of all turns up to this one are durable."""
+        self._durable = max(self._durable, number)
+        while self._waiting and self._waiting[0].turn <= self._durable:
+            waiting = self._waiting.popleft()
+            self._finish(waiting)
+
+    def _finish(self, waiting: _Waiting) -> None:
+        group = waiting.group
+        if waiting.install:
+            outcome = Outcome()
+            group.installed(outcome)
+            self._dispatch(group, outcome)
+        if waiting.ready_number:
+            group.raft.on_persisted(waiting.ready_number)
+        if waiting.checkpoint:
+            group.saved()
+        self._send(group, waiting.messages)
+        group.dirty = True
+
+    # -- the turn --------------------------------------------------------------------------------------
+
+    def flush(self, now_ms: int) -> Turn:
+        """Everything there is to do since the last turn."""
+        self._set_clock(now_ms)
+        turn = self._turn
+        for group in self.groups.values():
+            if group.dirty:
+                outcome = Outcome()
+                group.collect(turn.number, self.now_ms, outcome)
+                self._dispatch(group, outcome)
+        if self.memory.dirty:
+            effects, expects = self.memory.collect(turn.number, self.now_ms)
+            self._emit(self.memory.id, effects)
+            for node, expect in expects:
+                self._envelope(node).expects.append(expect)
+        for link in self.links.values():
+            if link.dirty:
+                self._envelope(link.owner).batches.extend(link.collect(turn.number, self.now_ms))
+        for sender in self._senders.values():
+            self._envelope(sender.peer).parts.extend(sender.next_parts())
+        self._release_idle()
+        if turn.writes:
+            self._store.note(turn.writes)
+            self._written = turn.number
+        turn.more = self.memory.dirty or any(group.dirty for group in self.groups.values())
+        self._turn = Turn(turn.number + 1)
+        return turn
+
+    def _release_idle(self) -> None:
+        """What waits for no write need not wait at all."""
+        while self._waiting and self._waiting[0].turn <= self._durable:
+            self._finish(self._waiting.popleft())
+
+    def _dispatch(self, group: Group, outcome: Outcome) -> None:
+        """Put a group's outcome where it belongs in the turn."""
+        write = outcome.write
+        if write is not None:
+            self._turn.writes.append(write)
+        if outcome.ready_number or write is not None:
+            self._waiting.append(
+                _Waiting(
+                    turn=self._turn.number if self._turn.writes else self._written,
+                    group=group,
+                    ready_number=outcome.ready_number,
+                    messages=outcome.messages_after_persist,
+                    checkpoint=write is not None and write.checkpoint is not None,
+                    install=write is not None and write.install is not None,
+                )
+            )
+        self._send(group, outcome.messages)
+        for node, batch in outcome.batches:
+            if node in self.peers:
+                self._envelope(node).batches.append(batch)
+        for node, expect in outcome.expects:
+            if node != self.node:
+                self._envelope(node).expects.append(expect)
+            else:
+                again = Outcome()
+                group.receive_expect(self.node, expect, self.now_ms, again)
+                self._dispatch(group, again)
+        self._emit(group.id, outcome.effects)
+        self._turn.passed += outcome.passed
+        if outcome.reset:
+            self._turn.resets.append(group.id)
+        for peer in outcome.snapshots_wanted:
+            self._offer_snapshot(group, peer)
+
+    def _emit(self, group: int, effects: list[Any]) -> None:
+        if effects:
+            self._turn.effects.append((group, effects))
+
+    def _send(self, group: Group, messages: list[Message]) -> None:
+        for message in messages:
+            self._envelope(message.target).messages.append((group.id, message))
+
+    def _envelope(self, node: int) -> Envelope:
+        envelope = self._turn.envelopes.get(node)
+        if envelope is None:
+            peer = self.peers[node]
+            peer.told_ms = self.now_ms
+            envelope = Envelope(self.node, self.options.boot, peer.boot)
+            self._turn.envelopes[node] = envelope
+        return envelope
+
+    # -- the duties of leaders -------------------------------------------------------------------------
+
+    def _end_origins(self) -> None:
+        """As a leader, end the streams of processes that are gone or were silent for too long."""
+        for group in self.groups.values():
+            if not group.leads:
+                continue
+            for node, epoch in group.origins.alive():
+                peer = self.peers.get(node)
+                if peer is None or not self._has_ended(peer, epoch >> EPOCH_SHIFT):
+                    continue
+                mark = (epoch, group.raft.term)
+                if self._gone_proposed.get((group.id, node)) != mark:
+                    self._gone_proposed[(group.id, node)] = mark
+                    group.propose_gone(node, epoch)
+
+    def _has_ended(self, peer: Peer, boot: int) -> bool:
+        if boot < peer.boot or (peer.ended and boot == peer.boot):
+            return True
+        return self.now_ms - peer.heard_ms > SILENT_MS_MAX
+
+    def preferred_leader(self, group: Group) -> int:
+        """Leaders are spread over the nodes by this rule."""
+        voters = group.raft.configuration.voters
+        return voters[group.id % len(voters)]
+
+    def _hand_back_leadership(self) -> None:
+        """One group a time: leadership returns to the node that should have it once that node is well."""
+        for group in self.groups.values():
+            preferred = self.preferred_leader(group)
+            if preferred == self.node:
+                if not group.raft.leader and self._majority_up(group):
+                    group.raft.campaign()
+                    group.dirty = True
+                continue
+            peer = self.peers.get(preferred)
+            if not group.leads or peer is None or not peer.up or self.now_ms - peer.since_ms < SETTLED_MS:
+                continue
+            if group.raft.transferring == 0 and group.raft.match_index(preferred) + 64 >= group.raft.last_index:
+                group.raft.transfer_leader(preferred)
+                group.dirty = True
+                return
+
+    def _majority_up(self, group: Group) -> bool:
+        voters = group.raft.configuration.voters
+        up = sum(1 for node in voters if node == self.node or self.peers[node].up)
+        return up * 2 > len(voters)
+
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def _offer_snapshot(self, group: Group, peer: int) -> None:
+        key = (group.id, peer)
+        if key in self._senders:
+            return
+        if len(self._senders) >= SNAPSHOTS_MAX or group.busy:
+            group.raft.report_snapshot(peer, ok=False)
+            return
+        meta = group.checkpoint_meta
+        self._senders[key] = SnapshotSender(group.id, peer, group.raft.term, meta, self.now_ms)
+        group.held = True
+        self._envelope(peer).offers.append(SnapshotOffer(group.id, group.raft.term, meta))
+
+    def _receive_offer(self, node: int, offer: SnapshotOffer) -> None:
+        group = self.groups[offer.group]
+        if offer.term < group.raft.term or group.installing:
+            return
+        self._receivers[offer.group] = SnapshotReceiver(node, offer.term, offer.meta)
+        accept = SnapshotAccept(offer.group, offer.term, offer.meta.index, group.applied)
+        self._envelope(node).accepts.append(accept)
+
+    def _receive_accept(self, node: int, accept: SnapshotAccept) -> None:
+        sender = self._senders.get((accept.group, node))
+        if sender is None or (accept.term, accept.index) != (sender.term, sender.meta.index):
+            return
+        sender.moved_at_ms = self.now_ms
+        sender.begin(self._store, accept.applied)
+
+    def _receive_part(self, node: int, part: SnapshotPart) -> None:
+        receiver = self._receivers.get(part.group)
+        wanted = receiver is not None and receiver.matches(node, part.term, part.index) and receiver.add(part)
+        reply = SnapshotPartReply(part.group, part.term, part.index, part.number, wanted)
+        self._envelope(node).part_replies.append(reply)
+        if receiver is None or not wanted:
+            return
+        group = self.groups[part.group]
+        write = GroupWrite(part.group, live_rows=list(part.entries)) if part.entries else None
+        if write is not None:
+            self._dispatch(group, Outcome(write=write))
+        if receiver.complete:
+            del self._receivers[part.group]
+            self._install(group, receiver)
+
+    def _install(self, group: Group, receiver: SnapshotReceiver) -> None:
+        """All is staged: let Raft judge the position; if it takes it, the rows go in with its word."""
+        group.staged = receiver.rows
+        group.raft.step(InstallSnapshot(receiver.sender, self.node, receiver.term, receiver.meta))
+        group.dirty = True
+
+    def _receive_part_reply(self, node: int, reply: SnapshotPartReply) -> None:
+        key = (reply.group, node)
+        sender = self._senders.get(key)
+        if sender is None or (reply.term, reply.index) != (sender.term, sender.meta.index):
+            return
+        if not reply.ok:
+            self._end_snapshot(key, ok=False)
+            return
+        sender.received = max(sender.received, reply.number + 1)
+        sender.moved_at_ms = self.now_ms
+        if sender.finished and sender.received == sender.sent:
+            self._end_snapshot(key, ok=True)
+
+    def _end_snapshot(self, key: tuple[int, int], *, ok: bool) -> None:
+        del self._senders[key]
+        group = self.groups[key[0]]
+        group.held = any(gid == key[0] for gid, _ in self._senders)
+        group.raft.report_snapshot(key[1], ok=ok)
+        group.dirty = True
+
+    def _drop_snapshots_to(self, node: int) -> None:
+        for key in [key for key in self._senders if key[1] == node]:
+            self._end_snapshot(key, ok=False)
+
+    def _drop_stalled_snapshots(self) -> None:
+        for key, sender in list(self._senders.items()):
+            group = self.groups[key[0]]
+            stalled = self.now_ms - sender.moved_at_ms > STALLED_MS_MAX
+            if stalled or group.raft.term != sender.term or group.raft.role is not Role.LEADER:
+                self._end_snapshot(key, ok=False)
