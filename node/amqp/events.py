@@ -84,7 +84,7 @@ class Publish:
 
     Args:
         channel: where they were published.
-        exchange, routing_key: as text, without CR and LF in the exchange's name.
+        exchange, routing_key: as text.
         exrk: both as they came, two shortstrs, ready for the tail of basic.deliver.
         mandatory: return the messages that no queue takes.
         count: number of messages, at least 1.

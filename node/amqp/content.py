@@ -1,0 +1,162 @@
+"""Published content: the arguments of basic.publish, and messages that arrive frame by frame (AMQP 4.2.6).
+
+Most messages never come here: the codec hands out whole runs. Here are the large ones, whose frames arrive one by one,
+and the wrong ones, so that each gets its error.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+from node.errors import AmqpNotImplemented, FrameError, PreconditionFailed, ResourceError, UnexpectedFrame
+from node.limits import ASSEMBLY_MESSAGES_MAX, MESSAGE_SIZE_BYTES_MAX, PUBLISH_ARGUMENTS_KEPT_MAX
+from node.wire.codec import check_header
+from node.wire.primitives import Reader
+
+_RECORD: Final = struct.Struct(">II")
+_BASIC: Final = 60
+_MANDATORY: Final = 1
+_IMMEDIATE: Final = 2
+
+
+class Publishing(NamedTuple):
+    """The arguments of basic.publish; see `events.Publish`."""
+
+    exchange: str
+    routing_key: str
+    exrk: bytes
+    mandatory: bool
+
+
+class PublishArguments:
+    """Parses the arguments of basic.publish, once per distinct bytes: publishers say the same again and again."""
+
+    __slots__ = ("_parsed",)
+
+    def __init__(self) -> None:
+        self._parsed: dict[bytes, Publishing] = {}
+
+    def parse(self, args: bytes) -> Publishing:
+        """Read the arguments that follow the reserved short.
+
+        Raises:
+            FrameError: 501, they do not add up.
+            AmqpNotImplemented: 540, `immediate` is set.
+        """
+        known = self._parsed.get(args)
+        if known is not None:
+            return known
+        reader = Reader(args)
+        exchange = reader.shortstr()
+        routing_key = reader.shortstr()
+        exrk = args[: reader.offset]
+        flags = reader.octet()
+        reader.finish()
+        if flags & _IMMEDIATE:
+            msg = "immediate=true"
+            raise AmqpNotImplemented(msg)
+        if len(self._parsed) >= PUBLISH_ARGUMENTS_KEPT_MAX:
+            self._parsed.clear()
+        parsed = Publishing(exchange, routing_key, exrk, bool(flags & _MANDATORY))
+        self._parsed[args] = parsed
+        return parsed
+
+
+class AssemblyBudget:
+    """What the unfinished contents of all channels of a connection take together.
+
+    Args:
+        message_size_bytes_max: the greatest body.
+    """
+
+    __slots__ = ("message_size_bytes_max", "used_bytes")
+
+    def __init__(self, message_size_bytes_max: int) -> None:
+        self.message_size_bytes_max = message_size_bytes_max
+        self.used_bytes = 0
+
+    def check_size(self, body_bytes: int) -> None:
+        """Raise 406 for a body that is too large, 501 for one that nobody could mean."""
+        if body_bytes > MESSAGE_SIZE_BYTES_MAX:
+            msg = f"content body size {body_bytes} exceeds maximum allowed size {MESSAGE_SIZE_BYTES_MAX}"
+            raise FrameError(msg)
+        if body_bytes > self.message_size_bytes_max:
+            msg = f"message size {body_bytes} is larger than configured max size {self.message_size_bytes_max}"
+            raise PreconditionFailed(msg)
+
+    def take(self, count: int) -> None:
+        """Count `count` bytes in. Raises 506 where that is too much."""
+        bytes_max = self.message_size_bytes_max * ASSEMBLY_MESSAGES_MAX
+        if self.used_bytes + count > bytes_max:
+            msg = f"unfinished contents of this connection exceed {bytes_max} bytes"
+            raise ResourceError(msg)
+        self.used_bytes += count
+
+
+class Assembly:
+    """One message under way: its basic.publish has come, its header or body has not, or not wholly.
+
+    Args:
+        publishing: where it goes.
+        budget: of the connection.
+    """
+
+    __slots__ = ("_body_bytes", "_budget", "_header", "_missing_bytes", "_parts", "_taken_bytes", "publishing")
+
+    def __init__(self, publishing: Publishing, budget: AssemblyBudget) -> None:
+        self.publishing = publishing
+        self._budget = budget
+        self._header: bytes | None = None
+        self._parts: list[bytes] = []  # joined once: a body of n frames must not cost n copies
+        self._body_bytes = 0
+        self._missing_bytes = 0
+        self._taken_bytes = 0
+
+    def add_header(self, payload: bytes) -> bool:
+        """Take the content header frame; true where the message is complete. Raises 505, 501, 502, 406, 506."""
+        if self._header is not None:
+            self.refuse_frame()
+        class_id = int.from_bytes(payload[:2], "big")
+        if len(payload) >= 2 and class_id != _BASIC:
+            msg = f"expected content header for class {_BASIC}, got one for class {class_id} instead"
+            raise UnexpectedFrame(msg)
+        body_bytes = check_header(payload)
+        self._budget.check_size(body_bytes)
+        self._take(len(payload))
+        self._header = payload
+        self._body_bytes = self._missing_bytes = body_bytes
+        return body_bytes == 0
+
+    def add_body(self, payload: bytes) -> bool:
+        """Take a content body frame; true where the message is complete. Raises 505, 501, 506."""
+        if self._header is None:
+            self.refuse_frame()
+        if len(payload) > self._missing_bytes:
+            msg = "content body frame exceeds remaining content size"
+            raise FrameError(msg)
+        if payload:  # else a peer could fill the list with nothing
+            self._take(len(payload))
+            self._parts.append(payload)
+            self._missing_bytes -= len(payload)
+        return self._missing_bytes == 0
+
+    def refuse_frame(self) -> None:
+        """Raise 505 for a frame that is not the one that must come next."""
+        if self._header is None:
+            msg = f"expected content header for class {_BASIC}, got non content header frame instead"
+        else:
+            msg = "expected content body, got non content body frame instead"
+        raise UnexpectedFrame(msg)
+
+    def packed(self) -> bytes:
+        """The complete message as a record (see `node.wire`)."""
+        assert self._header is not None and self._missing_bytes == 0, "incomplete"
+        return b"".join((_RECORD.pack(len(self._header), self._body_bytes), self._header, *self._parts))
+
+    def release(self) -> None:
+        """Give the bytes back to the budget: the message is complete, or its channel has gone."""
+        self._budget.used_bytes -= self._taken_bytes
+        self._taken_bytes = 0
+
+    def _take(self, count: int) -> None:
+        self._budget.take(count)
+        self._taken_bytes += count
