@@ -1,0 +1,1 @@
+"""HTTP for operators: status, health and metrics of one node."""
