@@ -201,6 +201,7 @@ class Group:
             write = self._write(outcome)
             if ready.snapshot is not None:
                 write.install, write.install_rows = ready.snapshot, self.staged
+                write.install_applied = self.applied
                 self.installing = True
             write.truncate_from = ready.truncate_from
             write.entries = ready.entries

@@ -357,9 +357,15 @@ class Host:
         if turn.writes:
             self._store.note(turn.writes)
             self._written = turn.number
-        turn.more = self.memory.dirty or any(group.dirty for group in self.groups.values())
         self._turn = Turn(turn.number + 1)
+        turn.more = self.has_work()
         return turn
+
+    def has_work(self) -> bool:
+        """Whether another `flush` would do something now."""
+        if self.memory.dirty or any(group.dirty for group in self.groups.values()):
+            return True
+        return any(link.dirty for link in self.links.values())
 
     def _release_idle(self) -> None:
         """What waits for no write need not wait at all."""

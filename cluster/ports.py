@@ -48,7 +48,9 @@ class GroupWrite:
 
     Args:
         group: which group.
-        install: replace the whole state by `install_rows`, delete every log row, and set the snapshot.
+        install: replace the whole state by `install_rows` and set the snapshot; the log begins after it.
+        install_applied: with `install`: log rows up to this index stay, because they are committed and their
+            messages may live on; log rows above it go.
         truncate_from: delete every log row at or above this index.
         entries: ascending, contiguous, may be empty.
         hard_state: None if unchanged.
@@ -63,6 +65,7 @@ class GroupWrite:
     group: int
     install: SnapshotMeta | None = None
     install_rows: list[tuple[bytes, bytes]] = field(default_factory=list)
+    install_applied: int = 0
     truncate_from: int | None = None
     entries: list[Entry] = field(default_factory=list)
     hard_state: HardState | None = None

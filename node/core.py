@@ -1,0 +1,210 @@
+"""A whole node without IO: the groups, their machines and the client sessions, wired together.
+
+The shells give it bytes, envelopes, ticks and durable turns, and carry out what `flush` returns; a simulator
+does the same with many of them in one process. On a message's path it stands between `session` and `cluster`:
+what sessions submit goes to the host's origin streams, what the groups apply here goes back to the sessions.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.envelope import Envelope
+from cluster.host import Host, HostOptions
+from cluster.machine import StateMachine
+from cluster.ports import GroupWrite, LogStore
+from cluster.types import MEMORY_GROUP, METADATA_GROUP, GroupId
+from node.broker import commands, topology_commands
+from node.broker.effects import Reply
+from node.broker.queue import QueueMachine
+from node.broker.records import QueueRecord
+from node.broker.topology import TopologyMachine
+from node.broker.topology_effects import QueueDeleted
+from node.session.frontend import Frontend
+from node.session.ports import Output
+from node.session.shared import Options as SessionOptions
+
+DUTY_TICKS = 20
+"""How often a leader compares its shard with the metadata: about once a second."""
+REPAIRS_MAX = 1000
+"""Queues created or deleted by one such comparison."""
+
+
+@dataclass(slots=True)
+class CoreTurn:
+    """What the shell has to do now, in this order; see cluster.host.Turn for the numbers."""
+
+    number: int
+    writes: list[GroupWrite] = field(default_factory=list)
+    envelopes: dict[int, Envelope] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    more: bool = False
+
+
+class NodeCore:
+    """One node, pure. Implements `node.session.ports.NodePort`."""
+
+    def __init__(
+        self,
+        options: HostOptions,
+        sessions: SessionOptions,
+        shards: int,
+        store: LogStore,
+        draw: Callable[[int, int], int],
+        draw_bytes: Callable[[int], bytes],
+        now_ms: int,
+    ) -> None:
+        """Args: shards: how many there are; draw: an integer within bounds; draw_bytes: for names."""
+        self.node_id = options.node
+        self.topology = TopologyMachine(options.node)
+        self.shards = {GroupId(gid): QueueMachine(options.node) for gid in range(1, shards + 1)}
+        memory = GroupId(MEMORY_GROUP + options.node)
+        self._memory_machine = QueueMachine(options.node)
+        machines: dict[GroupId, StateMachine] = {METADATA_GROUP: self.topology, **self.shards}
+        machines[memory] = self._memory_machine
+        self.host = Host(options, store, machines, draw, now_ms)
+        self.frontend = Frontend(sessions, self)
+        self._draw_bytes = draw_bytes
+        self._ids = 0
+        self._ticks = 0
+        self._load: dict[int, int] = dict.fromkeys(self.shards, 0)
+        self._leaving: dict[int, None] = {}  # auto-delete queues whose deletion was submitted
+        self._handed_over: dict[int, deque[tuple[int, int]]] = {group: deque() for group in self.host.links}
+
+    # -- NodePort --------------------------------------------------------------------------------------
+
+    def machine(self, group: int) -> QueueMachine | None:
+        """The local replica of a shard or of this node's memory group."""
+        if group == self.host.memory.id:
+            return self._memory_machine
+        return self.shards.get(GroupId(group))
+
+    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+        """One command onto this node's origin stream of a group."""
+        self.host.submit(group, parts)
+        handed_over = self._handed_over.get(group)
+        if handed_over is not None:
+            # The owner's machine replies to its own node only; here "carried out" is reply enough.
+            handed_over.append((self.host.stream(group).submitted, commands.ticket_of(parts)))
+
+    def barrier(self, group: int, ticket: int) -> None:
+        """`Frontend.on_barrier(ticket)` once the local replica is current."""
+        self.host.barrier(group, ticket)
+
+    def entry_data(self, group: int, index: int) -> bytes:
+        """Data of a live entry; KeyError if its row is gone."""
+        return self.host.entry_data(group, index)
+
+    def place(self, vhost: str, name: str) -> int:
+        """The least loaded shard that this node leads, or else the least loaded of all."""
+        led = [gid for gid in self._load if self.host.groups[gid].leads] or list(self._load)
+        group = min(led, key=lambda gid: (self._load[gid], gid))
+        self._load[group] += 1
+        return group
+
+    def now_ms(self) -> int:
+        """Time of this turn."""
+        return self.host.now_ms
+
+    def next_id(self) -> int:
+        """A new id for a ticket, session or consumer."""
+        self._ids += 1
+        return self._ids
+
+    def draw(self, size_bytes: int) -> bytes:
+        """Unpredictable bytes."""
+        return self._draw_bytes(size_bytes)
+
+    # -- what the shell drives -------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """About 50 ms have passed."""
+        self.host.tick(now_ms)
+        self.frontend.tick()
+        self._ticks += 1
+        if self._ticks % DUTY_TICKS == 0:
+            self._repair()
+
+    def flush(self, now_ms: int) -> CoreTurn:
+        """Everything there is to do since the last turn."""
+        turn = self.host.flush(now_ms)
+        frontend = self.frontend
+        for group in turn.lost:
+            self._handed_over[group].clear()
+            frontend.on_group_lost(group)
+        for group in turn.resets:
+            frontend.on_group_reset(group)
+        for group, effects in turn.effects:
+            if group == METADATA_GROUP:
+                for effect in effects:
+                    if isinstance(effect, QueueDeleted):
+                        self._drop_queue(effect.record)
+            frontend.on_effects(group, effects)
+        for group, handed_over in self._handed_over.items():
+            if handed_over:
+                self._reply_handed_over(group, handed_over)
+        for ticket in turn.passed:
+            frontend.on_barrier(ticket)
+        self._delete_unused()
+        outputs = frontend.take_output()
+        self.host.memory.forget_dead()
+        more = turn.more or self.host.has_work()
+        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more)
+
+    def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, int]]) -> None:
+        applied = self.host.stream(group).applied
+        replies: list[Reply] = []
+        while handed_over and handed_over[0][0] <= applied:
+            replies.append(Reply(handed_over.popleft()[1], 0))
+        if replies:
+            self.frontend.on_effects(group, replies)
+
+    # -- metadata is what should be; shards are made to agree -------------------------------------------
+
+    def _drop_queue(self, record: QueueRecord) -> None:
+        machine = self.machine(record.group)
+        if machine is None or not machine.has_queue(record.uid):
+            return
+        if record.group >= MEMORY_GROUP or self.host.groups[record.group].leads:
+            self.host.submit(record.group, commands.delete_queue(0, record.uid, if_unused=False, if_empty=False))
+
+    def _delete_unused(self) -> None:
+        """Auto-delete queues whose last consumer went leave the metadata; their shard follows."""
+        self._leave(self._memory_machine.duties())
+        for gid, machine in self.shards.items():
+            duties = machine.duties()
+            if duties and self.host.groups[gid].leads:
+                self._leave(duties)
+
+    def _leave(self, uids: list[int]) -> None:
+        for uid in uids:
+            if uid not in self._leaving:
+                self._leaving[uid] = None
+                self.host.submit(METADATA_GROUP, topology_commands.delete_queue(0, uid))
+
+    def _repair(self) -> None:
+        """As a shard's leader: create what the metadata has and the shard lacks, delete what it no longer has."""
+        self._leaving.clear()
+        wanted: dict[int, list[QueueRecord]] = {gid: [] for gid in self.shards}
+        for record in self.topology.queues():
+            if record.group in wanted:
+                wanted[record.group].append(record)
+        known_index = self.host.groups[METADATA_GROUP].applied
+        for gid, machine in self.shards.items():
+            self._load[gid] = len(wanted[gid])
+            group = self.host.groups[gid]
+            if not group.leads or group.stream.pending:
+                continue
+            repairs = [
+                commands.create_queue(0, record.uid, record.config())
+                for record in wanted[gid]
+                if not machine.has_queue(record.uid)
+            ]
+            uids = {record.uid for record in wanted[gid]}
+            repairs += [
+                commands.delete_queue(0, uid, if_unused=False, if_empty=False)
+                for uid in machine.queue_uids()
+                if uid not in uids and uid >> 16 <= known_index
+            ]
+            for parts in repairs[:REPAIRS_MAX]:
+                self.host.submit(gid, parts)
