@@ -1,7 +1,9 @@
-"""How a method is made from its class: the annotations of the fields, in order, are the layout of the arguments.
+"""How a method is made from its class: the annotations of the fields, in order, are the layout of the
+arguments.
 
-The names of the annotations (AMQP 4.2.5: Octet, Short, ... Bit) are read as text when the class is made, so that each
-field is written once and mypy sees its Python type. Consecutive bits share octets, lowest bit first (AMQP 4.2.5.2).
+The names of the annotations (AMQP 4.2.5: Octet, Short, ... Bit) are read as text when the class is made, so
+that each field is written once and mypy sees its Python type. Consecutive bits share octets, lowest bit first
+(AMQP 4.2.5.2).
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Method:
     """(field name, one of FIELD_TYPES), in the order of the arguments."""
 
     def encode(self) -> bytes:
-        """The payload of the method frame: class id, method id, arguments. ValueError where a value does not fit."""
+        """The payload of the method frame: class id, method id, arguments. ValueError where a value does not
+        fit."""
         parts = [primitives.encode_short(self.class_id), primitives.encode_short(self.method_id)]
         bit = 0
         for name, kind in self.layout:

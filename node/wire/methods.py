@@ -1,8 +1,9 @@
 """Every method of AMQP 0-9-1 and of RabbitMQ's extensions, one class each: this module is the table of them.
 
-The specification is frozen, so nothing generates this; tests/spec holds its own copy of the table and proves the two
-equal. Field names are the specification's. Three give way to Python or to Method: `global_` (basic.qos), and
-`failed_class_id` and `failed_method_id` (connection.close and channel.close), the method that the close is about.
+The specification is frozen, so nothing generates this; tests/spec holds its own copy of the table and proves
+the two equal. Field names are the specification's. Three give way to Python or to Method: `global_`
+(basic.qos), and `failed_class_id` and `failed_method_id` (connection.close and channel.close), the method
+that the close is about.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from node.wire.fields import (
     Table,
     amqp_method,
 )
+
+# ruff: noqa: D101, PLC0414 - the specification describes the methods; `as` makes names part of this module.
 from node.wire.fields import Method as Method
 from node.wire.fields import all_methods as all_methods
 from node.wire.fields import decode_method as decode_method

@@ -1,11 +1,12 @@
 """The elementary data types of AMQP 4.2.5: integers, strings, field tables and arrays, to and from bytes.
 
-Off the path of messages: method arguments and, on demand, properties come through here. Decoding raises nothing but
-AmqpError, whatever the bytes; encoding raises ValueError, because there a wrong value is our own fault.
+Off the path of messages: method arguments and, on demand, properties come through here. Decoding raises
+nothing but AmqpError, whatever the bytes; encoding raises ValueError, because there a wrong value is our own
+fault.
 
-A field value keeps the type it had on the wire: the plain Python types stand for the commonest tag, subclasses of
-int, float and bytes (which compare equal to the plain ones) for the others. So a table goes out as it came in, and
-the arguments 1 as `b` and 1 as `l` are equal, as clients expect of a redeclaration.
+A field value keeps the type it had on the wire: the plain Python types stand for the commonest tag,
+subclasses of int, float and bytes (which compare equal to the plain ones) for the others. So a table goes out
+as it came in, and the arguments 1 as `b` and 1 as `l` are equal, as clients expect of a redeclaration.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import ClassVar, Final, NamedTuple, NoReturn, TypeAlias
 from node.errors import AmqpSyntaxError, FrameError
 
 TABLE_DEPTH_MAX: Final = 32
-"""Tables and arrays within each other. Real headers nest 3 deep (x-death); the bound keeps recursion harmless."""
+"""Tables and arrays within each other. Real headers nest 3 deep (x-death); the bound keeps recursion
+harmless."""
 
 FRAME_END: Final = 0xCE
 FRAME_OVERHEAD_BYTES: Final = 8
@@ -88,7 +90,7 @@ class Decimal(NamedTuple):
 
 
 FieldValue: TypeAlias = (
-    "None | bool | int | float | str | bytes | Decimal | list[FieldValue] | dict[str, FieldValue]"
+    "bool | int | float | str | bytes | Decimal | list[FieldValue] | dict[str, FieldValue] | None"
 )
 Table: TypeAlias = dict[str, FieldValue]
 
@@ -113,7 +115,8 @@ _INTEGER_TAGS: Final[dict[type[int], int]] = {
 
 
 def erlang_bytes(data: bytes) -> str:
-    """Bytes as error texts show them: `<<>>`, `<<"text">>` or `<<1,2,3>>`; long ones are cut, a reply text is short."""
+    """Bytes as error texts show them: `<<>>`, `<<"text">>` or `<<1,2,3>>`; long ones are cut, a reply text is
+    short."""
     shown = data[:256]
     if not shown:
         return "<<>>"
@@ -123,12 +126,14 @@ def erlang_bytes(data: bytes) -> str:
 
 
 class Reader:
-    """Takes values off the front of some bytes; each method raises 501 FrameError where the bytes do not hold one.
+    """Takes values off the front of some bytes; each method raises 501 FrameError where the bytes do not hold
+    one.
 
     Args:
         data: all that there is; nothing beyond it is read.
         offset: where to begin.
-        text_errors: "strict" where a shortstr must be UTF-8 (method arguments), "surrogateescape" where the bytes
+        text_errors: "strict" where a shortstr must be UTF-8 (method arguments), "surrogateescape" where the
+        bytes
             are not ours to judge and must come out again as they went in (properties).
     """
 
@@ -239,8 +244,7 @@ class Reader:
                 return Decimal(self.octet(), self.long())
             case "V":
                 return None
-            case _:
-                self.fail()
+        self.fail()
 
     def _nested_end(self, depth: int) -> int:
         if depth > TABLE_DEPTH_MAX:
@@ -356,7 +360,7 @@ def _encode_integer(value: int) -> bytes:
     return bytes((tag,)) + _pack(_INTEGERS[tag][0], value)
 
 
-def _encode_compound(value: None | Decimal | list[FieldValue] | dict[str, FieldValue]) -> bytes:
+def _encode_compound(value: Decimal | list[FieldValue] | dict[str, FieldValue] | None) -> bytes:
     if value is None:
         return b"V"
     if isinstance(value, Decimal):
