@@ -1,0 +1,202 @@
+"""The node's one LMDB environment: opening, locking and identifying it, its tables, and the room it takes.
+
+`node.store` is the only door to LMDB. Reads are short transactions on any thread; every write goes through
+`writer.py`, except at start (identity, boot epoch, forming groups), before the writer runs.
+"""
+
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from cluster.types import Configuration, HardState, SnapshotMeta
+from node.store import keys
+from node.store.errors import StoreError
+
+FORMAT = 1
+MAP_BYTES = 1 << 40
+"""Address space, not disk: the file is sparse and grows as it is used. The real limits are alarms."""
+MAP_BYTES_MIN = 1 << 30
+TABLES_MAX = 4096
+SHARED_TABLES = (b"meta", b"groups", b"live", b"rows", b"row_pieces")
+
+
+class Environment:
+    """An open data directory of one node.
+
+    Args:
+        path: the directory; created if it is missing.
+        cluster: name of the cluster; a directory of another cluster is refused.
+        node: name of the node; a directory of another node is refused.
+        sync: False only in tests: commits return before they are durable, and power loss may corrupt the
+            file. The directory remembers it, see `was_always_synced`.
+        map_bytes: address space to reserve; halved until the system grants it.
+        now_ms: time of this start, for the boot epoch; the clock's if None.
+
+    Raises:
+        StoreError: in use by another process, of another cluster, node or format, or not readable.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cluster: str,
+        node: str,
+        sync: bool = True,
+        map_bytes: int = MAP_BYTES,
+        now_ms: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.sync = sync
+        self._lock = _locked(self.path)
+        try:
+            self.lmdb = _opened(self.path, sync, map_bytes)
+            try:
+                self.tables: dict[bytes, Any] = {}
+                self._identify(cluster, node, int(time.time() * 1000) if now_ms is None else now_ms)
+            except BaseException:
+                self.lmdb.close()
+                raise
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Close the file and give up the directory. No transaction may be open."""
+        if self.is_open:
+            self.lmdb.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def is_open(self) -> bool:
+        """False after `close`."""
+        return self._lock >= 0
+
+    def form(self, group: int, configuration: Configuration) -> None:
+        """Create a group that does not exist, empty, with its first configuration; durable on return."""
+        self._table(keys.log_table(group))
+        first = keys.encode_snapshot(group, SnapshotMeta(0, 0, 0, configuration, 0))
+        hard = keys.encode_hard_state(group, HardState(0, 0, 0))
+        with self.lmdb.begin(write=True) as txn:
+            txn.put(keys.group_key(group, keys.SNAPSHOT), first, db=self.tables[b"groups"])
+            txn.put(keys.group_key(group, keys.HARD), hard, db=self.tables[b"groups"])
+            compacted = keys.encode_compacted(group, 0, 0)
+            txn.put(keys.group_key(group, keys.COMPACTED), compacted, db=self.tables[b"groups"])
+
+    def groups(self) -> list[int]:
+        """The groups that exist, ascending."""
+        with self.lmdb.begin() as txn, txn.cursor(self.tables[b"groups"]) as cursor:
+            split = [keys.split_group_key(key) for key in cursor.iternext(values=False)]
+        return [group for group, kind in split if kind == keys.SNAPSHOT]
+
+    def log(self, group: int) -> Any:
+        """Handle of the log table of a group that exists."""
+        return self.tables[keys.log_table(group)]
+
+    @property
+    def was_always_synced(self) -> bool:
+        """False once the directory has been opened with sync=False, even if only in an earlier life."""
+        return self._meta(b"unsynced") is None
+
+    def used_bytes(self) -> int:
+        """Bytes on pages that hold data; what the file has beyond that is reused before it grows."""
+        with self.lmdb.begin() as txn:
+            return sum(_pages(txn.stat(table)) for table in self.tables.values())
+
+    def file_bytes(self) -> int:
+        """Size of the file; it never shrinks."""
+        return (int(self.lmdb.info()["last_pgno"]) + 1) * int(self.lmdb.stat()["psize"])
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written: free pages in the file, and the disk's or the map's rest."""
+        disk = os.statvfs(self.path)
+        file_bytes = self.file_bytes()
+        growth = min(disk.f_bavail * disk.f_frsize, int(self.lmdb.info()["map_size"]) - file_bytes)
+        return max(0, file_bytes - self.used_bytes()) + max(0, growth)
+
+    def _identify(self, cluster: str, node: str, now_ms: int) -> None:
+        for name in SHARED_TABLES:
+            self._table(name)
+        stored_format = self._meta(b"format")
+        if stored_format is None:
+            ident = {b"format": str(FORMAT), b"cluster": cluster, b"node": node, b"uuid": str(uuid.uuid4())}
+            self._put_meta(ident)
+        elif stored_format != str(FORMAT):
+            raise StoreError(
+                f"data directory {self.path} has format {stored_format}, this program knows {FORMAT}"
+            )
+        for what, wanted in ((b"cluster", cluster), (b"node", node)):
+            if (found := self._meta(what)) != wanted:
+                raise StoreError(
+                    f"data directory {self.path} belongs to {what.decode()} {found!r}, not {wanted!r}"
+                )
+        if not self.sync:
+            self._put_meta({b"unsynced": "yes"})
+        self.boot = max(int(self._meta(b"boot") or 0) + 1, now_ms)
+        self._put_meta({b"boot": str(self.boot)})
+        self.uuid = str(self._meta(b"uuid"))
+        for group in self.groups():
+            self._table(keys.log_table(group))
+
+    def _meta(self, name: bytes) -> str | None:
+        with self.lmdb.begin() as txn:
+            value = txn.get(name, db=self.tables[b"meta"])
+        return None if value is None else value.decode()
+
+    def _put_meta(self, values: Mapping[bytes, str]) -> None:
+        with self.lmdb.begin(write=True) as txn:
+            for name, value in values.items():
+                txn.put(name, value.encode(), db=self.tables[b"meta"])
+
+    def _table(self, name: bytes) -> None:
+        if name not in self.tables:
+            self.tables[name] = self.lmdb.open_db(name)
+
+
+def _pages(stat: Mapping[str, int]) -> int:
+    return (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of the directory's lock file, locked. The kernel lets go of it when the process ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / "warren.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"data directory {path} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "another process"
+        os.close(lock)
+        raise StoreError(f"data directory {path} is in use by process {owner}") from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _opened(path: Path, sync: bool, map_bytes: int) -> Any:
+    while True:
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_dbs=TABLES_MAX,
+                readahead=False,  # bodies are read at random; the kernel would read around each for nothing
+                meminit=False,
+                sync=sync,
+                metasync=sync,
+            )
+        except (lmdb.MemoryError, MemoryError, OverflowError) as error:
+            if map_bytes <= MAP_BYTES_MIN:
+                raise StoreError(f"data directory {path}: no address space for {map_bytes} bytes") from error
+            map_bytes //= 2
+        except lmdb.Error as error:
+            raise StoreError(f"data directory {path} cannot be opened: {error}") from error

@@ -1,0 +1,88 @@
+"""A store in a temporary directory, with a writer that reports in the test's own thread."""
+
+import queue
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.ports import GroupWrite
+from cluster.types import Configuration, Entry
+from node.store.environment import Environment
+from node.store.log_store import LmdbStore
+from node.store.writer import Writer
+
+FIRST = Configuration((1, 2, 3))
+MAP_BYTES = 1 << 30
+
+
+def entry(index: int, data: bytes = b"data", term: int = 1) -> Entry:
+    """An entry whose time follows from its index."""
+    return Entry(index, term, 1, 1000 + index, data)
+
+
+def entries(lo: int, hi: int, data: bytes = b"data", term: int = 1) -> list[Entry]:
+    """Entries lo..hi-1."""
+    return [entry(index, data, term) for index in range(lo, hi)]
+
+
+class Harness:
+    """A store, its writer, and the loop's thread, which is the test."""
+
+    def __init__(self, path: Path, *, cache_bytes_max: int = 1 << 20, sync: bool = False) -> None:
+        self.path = path
+        self.environment = Environment(path, cluster="c", node="n1", sync=sync, map_bytes=MAP_BYTES)
+        self.store = LmdbStore(self.environment, cache_bytes_max)
+        self.durable: list[int] = []
+        self.failures: list[Exception] = []
+        self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._cache_bytes_max = cache_bytes_max
+        self._number = 0
+        self.writer = Writer(self.store, self._call_soon, self.durable.append, self.failures.append)
+
+    def _call_soon(self, function: Callable[..., Any], *args: object) -> None:
+        self._calls.put((function, args))
+
+    def run_calls(self, timeout_s: float | None = None) -> None:
+        """Run what the writer handed over; waits for the first call if a time is given."""
+        if timeout_s is not None:
+            function, args = self._calls.get(timeout=timeout_s)
+            function(*args)
+        while not self._calls.empty():
+            function, args = self._calls.get()
+            function(*args)
+
+    def note(self, *writes: GroupWrite) -> int:
+        """Show writes without handing them to the writer yet."""
+        self.store.note(writes)
+        self._number += 1
+        return self._number
+
+    def write(self, *writes: GroupWrite) -> None:
+        """Note, write, and wait until it is durable."""
+        number = self.note(*writes)
+        self.writer.submit(number, writes)
+        while not self.failures and (not self.durable or self.durable[-1] < number):
+            self.run_calls(timeout_s=5)
+
+    def close(self) -> None:
+        """End the writer and give the directory up."""
+        self.writer.close()
+        self.run_calls()
+        self.environment.close()
+
+    def reopen(self) -> "Harness":
+        """The same directory in a new life."""
+        self.close()
+        return Harness(self.path, cache_bytes_max=self._cache_bytes_max)
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    """A store with group 1, without entries."""
+    made = Harness(tmp_path / "data")
+    made.store.form(1, FIRST)
+    yield made
+    if made.environment.is_open:
+        made.close()
