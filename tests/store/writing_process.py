@@ -1,0 +1,58 @@
+"""A process that writes until it is killed: `writing_process.py DIR sync|nosync [TURNS]`.
+
+Prints `durable N` for each turn in the moment it learns that the turn is durable. Turn N appends entry N to
+group 1 and to group 2, with the hard state's commit at N: a consistent prefix has the same end in both.
+"""
+
+import os
+import queue
+import sys
+
+from cluster.ports import GroupWrite
+from cluster.types import Configuration, Entry, HardState
+from node.store.environment import Environment
+from node.store.log_store import LmdbStore
+from node.store.writer import Writer
+
+TURNS_UNDER_WAY = 3
+
+
+def turn_data(number: int) -> bytes:
+    return b"%d" % number * 20_000
+
+
+def main() -> None:
+    path, sync = sys.argv[1], sys.argv[2] == "sync"
+    turns = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 40
+    environment = Environment(path, cluster="c", node="n1", sync=sync, map_bytes=1 << 32)
+    store = LmdbStore(environment)
+    for group in (1, 2):
+        store.form(group, Configuration((1,)))
+    calls: queue.SimpleQueue = queue.SimpleQueue()  # type: ignore[type-arg]
+    durable = 0
+
+    def on_durable(number: int) -> None:
+        nonlocal durable
+        durable = number
+        os.write(1, b"durable %d\n" % number)
+
+    writer = Writer(
+        store, lambda *call: calls.put(call), on_durable, lambda error: os.write(1, repr(error).encode())
+    )
+    number = store.view(1).last_index()
+    durable = number
+    while durable < turns:
+        while number < turns and number < durable + TURNS_UNDER_WAY:
+            number += 1
+            entry = Entry(number, 1, 1, number, turn_data(number))
+            writes = [
+                GroupWrite(group, entries=[entry], hard_state=HardState(1, 1, number)) for group in (1, 2)
+            ]
+            store.note(writes)
+            writer.submit(number, writes)
+        function, *args = calls.get()
+        function(*args)
+
+
+if __name__ == "__main__":
+    main()
