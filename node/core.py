@@ -117,6 +117,22 @@ class NodeCore:
 
     # -- what the shell drives -------------------------------------------------------------------------
 
+    def receive(self, envelope: Envelope) -> None:
+        """An envelope of a peer arrived."""
+        self.host.receive(envelope)
+
+    def persisted(self, number: int) -> None:
+        """The writes of all turns up to this one are durable."""
+        self.host.persisted(number)
+
+    def peer_up(self, node: int, boot: int) -> None:
+        """A link to a process of the peer stands."""
+        self.host.peer_up(node, boot)
+
+    def peer_down(self, node: int, *, refused: bool) -> None:
+        """The link broke; `refused`: the peer's process is known to have ended."""
+        self.host.peer_down(node, refused=refused)
+
     def tick(self, now_ms: int) -> None:
         """About 50 ms have passed."""
         self.host.tick(now_ms)

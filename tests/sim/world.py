@@ -1,0 +1,289 @@
+"""A cluster in one process: virtual time, a heap of actions, links and disks that fail as told.
+
+Nothing here is a re-implementation: nodes are `node.core.NodeCore` (or anything with the same methods), disks
+implement the store's interface, links carry the real envelopes. The same seed gives the same run.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster.envelope import Envelope
+from tests.sim.disk import Disk
+
+TICK_MS = 50
+START_MS = 1_700_000_000_000
+
+
+class Process(Protocol):
+    """A running node, as the world drives it."""
+
+    def receive(self, envelope: Envelope) -> None: ...
+    def tick(self, now_ms: int) -> None: ...
+    def flush(self, now_ms: int) -> Any: ...
+    def persisted(self, number: int) -> None: ...
+    def peer_up(self, node: int, boot: int) -> None: ...
+    def peer_down(self, node: int, *, refused: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class LinkRules:
+    """How a directed link behaves now.
+
+    Args:
+        delay_ms: bounds of the delay of an envelope; drawn per envelope, so a wide range reorders.
+        loss, double: probability per envelope, in percent.
+        cut: nothing passes.
+        bytes_max: larger envelopes vanish (a network that loses large packets); None: no limit.
+    """
+
+    delay_ms: tuple[int, int] = (0, 1)
+    loss: int = 0
+    double: int = 0
+    cut: bool = False
+    bytes_max: int | None = None
+
+
+@dataclass(slots=True)
+class SimNode:
+    """A node's machine: its disk stays, its process comes and goes."""
+
+    id: int
+    disk: Disk
+    boot: int = 0
+    process: Process | None = None
+    paused: bool = False
+    clock_ms: int = 0  # ahead of the world's time
+    sync_ms: tuple[int, int] = (0, 2)
+    flush_planned: bool = False
+    syncing: bool = False
+    inbox: list[Envelope] = field(default_factory=list)
+    links_up: set[int] = field(default_factory=set)
+
+
+class World:
+    """Nodes, links, time. `now_ms` is the world's time; nodes may see it shifted."""
+
+    def __init__(self, seed: int, nodes: int, start: Callable[["World", SimNode], Process]) -> None:
+        """Args: start: makes the process of a node from its disk; called at each start."""
+        self.random = random.Random(seed)
+        self.now_ms = START_MS
+        self.nodes = {node: SimNode(node, Disk()) for node in range(1, nodes + 1)}
+        self.rules = {(a, b): LinkRules() for a in self.nodes for b in self.nodes if a != b}
+        self.steps = 0
+        self.on_step: list[Callable[[], None]] = []
+        self.on_turn: list[Callable[[SimNode, Any], None]] = []
+        self.trace: list[str] = []
+        self._start = start
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
+        """Do something later; actions of one instant run in the order in which they were planned."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (self.now_ms + delay_ms, self._sequence, action))
+
+    def run(self, *, steps: int | None = None, until_ms: int | None = None) -> None:
+        """Run that many actions, or up to a time."""
+        done = 0
+        while self._heap and (steps is None or done < steps):
+            if until_ms is not None and self._heap[0][0] > until_ms:
+                break
+            at, _, action = heapq.heappop(self._heap)
+            self.now_ms = max(self.now_ms, at)
+            action()
+            done += 1
+            self.steps += 1
+            for check in self.on_step:
+                check()
+        if until_ms is not None:
+            self.now_ms = max(self.now_ms, until_ms)
+
+    def note(self, text: str) -> None:
+        """One line of the trace."""
+        self.trace.append(f"{self.now_ms - START_MS:>8} {text}")
+
+    # -- processes -------------------------------------------------------------------------------------
+
+    def start(self, node: int) -> None:
+        """Start a node's process from what its disk holds."""
+        sim = self.nodes[node]
+        assert sim.process is None
+        sim.boot = max(sim.boot + 1, self.now_ms)
+        sim.paused = sim.flush_planned = sim.syncing = False
+        sim.inbox.clear()
+        sim.links_up.clear()
+        sim.process = self._start(self, sim)
+        self.note(f"n{node} starts, boot {sim.boot - START_MS}")
+        boot = sim.boot
+        self.after(self.random.randint(1, TICK_MS), lambda: self._tick(sim, boot))
+        for other in self.nodes:
+            if other != node:
+                self._plan_connect(node, other)
+                self._plan_connect(other, node)
+        self.wake(sim)
+
+    def crash(self, node: int, kept: int | None = None) -> None:
+        """The process ends; of the turns under way `kept` (drawn if None) had reached the disk."""
+        sim = self.nodes[node]
+        if sim.process is None:
+            return
+        under_way = len(sim.disk.under_way)
+        count = self.random.randint(0, under_way) if kept is None else min(kept, under_way)
+        self.note(f"n{node} crashes, {count} of {under_way} turns kept")
+        sim.process = None
+        sim.disk.crash(count)
+        for other in self.nodes.values():
+            if other.id != node and node in other.links_up:
+                self._plan_lost(other, node, refused=not self.rules[(other.id, node)].cut)
+
+    def _plan_lost(self, sim: SimNode, peer: int, *, refused: bool) -> None:
+        boot = sim.boot
+        lost = self.nodes[peer].boot
+
+        def lose() -> None:
+            if sim.process is not None and sim.boot == boot and peer in sim.links_up:
+                sim.links_up.discard(peer)
+                gone = refused and self.nodes[peer].process is None and self.nodes[peer].boot == lost
+                sim.process.peer_down(peer, refused=gone)
+                self.wake(sim)
+
+        self.after(self.random.randint(0, 5), lose)
+
+    def _plan_connect(self, node: int, peer: int) -> None:
+        self.after(self.random.randint(1, 20), lambda: self._connect(node, peer))
+
+    def _connect(self, node: int, peer: int) -> None:
+        sim, other = self.nodes[node], self.nodes[peer]
+        if sim.process is None or peer in sim.links_up:
+            return
+        if other.process is None:
+            return
+        if self.rules[(node, peer)].cut or self.rules[(peer, node)].cut or sim.paused or other.paused:
+            self._plan_connect(node, peer)
+            return
+        sim.links_up.add(peer)
+        sim.process.peer_up(peer, other.boot)
+        self.wake(sim)
+
+    def pause(self, node: int) -> None:
+        """The process stands still, and finds its messages when it goes on."""
+        self.note(f"n{node} stands still")
+        self.nodes[node].paused = True
+
+    def resume(self, node: int) -> None:
+        """It goes on."""
+        sim = self.nodes[node]
+        if not sim.paused:
+            return
+        self.note(f"n{node} goes on")
+        sim.paused = False
+        inbox, sim.inbox = sim.inbox, []
+        for envelope in inbox:
+            if sim.process is not None:
+                sim.process.receive(envelope)
+        self.wake(sim)
+        if sim.disk.under_way and not sim.syncing:
+            self._plan_sync(sim)
+
+    def _tick(self, sim: SimNode, boot: int) -> None:
+        if sim.process is None or sim.boot != boot:
+            return
+        if not sim.paused:
+            sim.process.tick(self.now_ms + sim.clock_ms)
+            self.wake(sim)
+        self.after(TICK_MS, lambda: self._tick(sim, boot))
+
+    def wake(self, sim: SimNode) -> None:
+        """The node has something to do: a turn soon."""
+        if not sim.flush_planned and sim.process is not None:
+            sim.flush_planned = True
+            boot = sim.boot
+            self.after(0, lambda: self._flush(sim, boot))
+
+    def _flush(self, sim: SimNode, boot: int) -> None:
+        if sim.process is None or sim.boot != boot:
+            return
+        sim.flush_planned = False
+        if sim.paused:
+            return
+        turn = sim.process.flush(self.now_ms + sim.clock_ms)
+        if turn.writes:
+            sim.disk.submit(turn.number, turn.writes)
+            if not sim.syncing:
+                self._plan_sync(sim)
+        for peer in sorted(turn.envelopes):
+            self._send(sim, peer, turn.envelopes[peer])
+        for hook in self.on_turn:
+            hook(sim, turn)
+        if turn.more:
+            self.wake(sim)
+
+    # -- disks -----------------------------------------------------------------------------------------
+
+    def _plan_sync(self, sim: SimNode) -> None:
+        sim.syncing = True
+        boot = sim.boot
+        count = len(sim.disk.under_way)
+
+        def sync() -> None:
+            if sim.process is None or sim.boot != boot:
+                return
+            sim.syncing = False
+            if sim.paused:
+                return
+            number = sim.disk.sync(count)
+            sim.process.persisted(number)
+            self.wake(sim)
+            if sim.disk.under_way:
+                self._plan_sync(sim)
+
+        self.after(self.random.randint(*sim.sync_ms), sync)
+
+    # -- links -----------------------------------------------------------------------------------------
+
+    def _send(self, sim: SimNode, peer: int, envelope: Envelope) -> None:
+        rules = self.rules[(sim.id, peer)]
+        if rules.cut or peer not in sim.links_up or self.random.randrange(100) < rules.loss:
+            return
+        if rules.bytes_max is not None and size_of(envelope) > rules.bytes_max:
+            return
+        copies = 2 if self.random.randrange(100) < rules.double else 1
+        for _ in range(copies):
+            self.after(self.random.randint(*rules.delay_ms), lambda: self._arrive(sim.id, peer, envelope))
+
+    def _arrive(self, source: int, target: int, envelope: Envelope) -> None:
+        sim = self.nodes[target]
+        if sim.process is None or self.rules[(source, target)].cut:
+            return
+        if sim.paused:
+            sim.inbox.append(envelope)
+            return
+        sim.process.receive(envelope)
+        self.wake(sim)
+
+    def cut(self, source: int, target: int) -> None:
+        """Nothing passes from source to target; both notice only by silence."""
+        self.rules[(source, target)].cut = True
+
+    def break_link(self, source: int, target: int) -> None:
+        """The connection between two nodes breaks; it is made again when nothing is cut."""
+        for a, b in ((source, target), (target, source)):
+            self._plan_lost(self.nodes[a], b, refused=False)
+            self.after(10, lambda a=a, b=b: self._plan_connect(a, b))  # type: ignore[misc]
+
+    def heal(self) -> None:
+        """All links work as new."""
+        self.rules = {pair: LinkRules() for pair in self.rules}
+
+
+def size_of(envelope: Envelope) -> int:
+    """About how many bytes an envelope has on the wire."""
+    size = sum(len(batch.data) for batch in envelope.batches)
+    for _, message in envelope.messages:
+        size += 32 + sum(len(entry.data) for entry in getattr(message, "entries", ()))
+    return size + sum(1000 for _ in envelope.parts)
