@@ -1,7 +1,7 @@
 """The faults of a peer: one exception class per reply code of AMQP 0-9-1 (constants of the specification).
 
-A soft error closes the channel, a hard error the connection. The class carries the code and its name; the instance
-carries the explanation and the method that failed. Whoever catches one needs nothing else to answer the peer.
+A soft error closes the channel, a hard error the connection. The class carries the code and its name; the
+instance carries the explanation and the method that failed. Whoever catches one can answer the peer.
 """
 
 from __future__ import annotations

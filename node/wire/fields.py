@@ -1,5 +1,4 @@
-"""How a method is made from its class: the annotations of the fields, in order, are the layout of the
-arguments.
+"""How a method is made from its class: the annotations, in order, are the layout of the arguments.
 
 The names of the annotations (AMQP 4.2.5: Octet, Short, ... Bit) are read as text when the class is made, so
 that each field is written once and mypy sees its Python type. Consecutive bits share octets, lowest bit first
@@ -48,8 +47,7 @@ class Method:
     """(field name, one of FIELD_TYPES), in the order of the arguments."""
 
     def encode(self) -> bytes:
-        """The payload of the method frame: class id, method id, arguments. ValueError where a value does not
-        fit."""
+        """The payload of the method frame: ids and arguments. ValueError where a value does not fit."""
         parts = [primitives.encode_short(self.class_id), primitives.encode_short(self.method_id)]
         bit = 0
         for name, kind in self.layout:
@@ -94,7 +92,7 @@ M = TypeVar("M", bound=Method)
 def amqp_method(
     name: str, class_id: int, method_id: int, *, synchronous: bool = False, has_content: bool = False
 ) -> Callable[[type[M]], type[M]]:
-    """Make a class whose annotations are a method's fields into that method, and register it under its ids."""
+    """Make a class whose annotations are a method's fields into that method; register it under its ids."""
 
     def decorate(source: type[M]) -> type[M]:
         layout = tuple(get_annotations(source).items())

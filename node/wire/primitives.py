@@ -12,6 +12,7 @@ as it came in, and the arguments 1 as `b` and 1 as `l` are equal, as clients exp
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple, NoReturn, TypeAlias
 
 from node.errors import AmqpSyntaxError, FrameError
@@ -115,8 +116,7 @@ _INTEGER_TAGS: Final[dict[type[int], int]] = {
 
 
 def erlang_bytes(data: bytes) -> str:
-    """Bytes as error texts show them: `<<>>`, `<<"text">>` or `<<1,2,3>>`; long ones are cut, a reply text is
-    short."""
+    """Bytes as error texts show them: `<<>>`, `<<"text">>` or `<<1,2,3>>`; cut, as a reply text is short."""
     shown = data[:256]
     if not shown:
         return "<<>>"
@@ -197,7 +197,7 @@ class Reader:
         return self.take(self.long())
 
     def table(self, depth: int = 1) -> Table:
-        """A field table; of two equal names the later wins. 502 where it nests deeper than TABLE_DEPTH_MAX."""
+        """A field table; of two equal names the later wins. 502 where it nests deeper than allowed."""
         end = self._nested_end(depth)
         table: Table = {}
         while self.offset < end:
@@ -244,7 +244,8 @@ class Reader:
                 return Decimal(self.octet(), self.long())
             case "V":
                 return None
-        self.fail()
+            case _:
+                return self.fail()
 
     def _nested_end(self, depth: int) -> int:
         if depth > TABLE_DEPTH_MAX:
@@ -293,7 +294,7 @@ def encode_longstr(data: bytes) -> bytes:
     return _pack(_LONG, len(data)) + data
 
 
-def encode_table(table: Table) -> bytes:
+def encode_table(table: Mapping[str, FieldValue]) -> bytes:
     """A field table with its length, in the order of the dict; ValueError for a value AMQP cannot carry."""
     return encode_longstr(
         b"".join([encode_shortstr(name) + encode_value(value) for name, value in table.items()])
@@ -354,6 +355,8 @@ def _fits_signed_int(value: int) -> bool:
 
 def _encode_integer(value: int) -> bytes:
     kind = type(value)
+    if kind not in _INTEGER_TAGS:
+        kind = int
     if kind is int and not _fits_signed_int(value):
         kind = Long
     tag = _INTEGER_TAGS[kind]
@@ -367,7 +370,10 @@ def _encode_compound(value: Decimal | list[FieldValue] | dict[str, FieldValue] |
         return b"D" + _pack(struct.Struct(">BI"), *value)
     if isinstance(value, list):
         return b"A" + encode_longstr(b"".join(map(encode_value, value)))
-    return b"F" + encode_table(value)
+    if isinstance(value, dict):
+        return b"F" + encode_table(value)
+    msg = f"AMQP has no field type for {type(value).__name__}"
+    raise ValueError(msg)  # noqa: TRY004 - one error for all that does not fit
 
 
 def _double(value: float) -> bytes:

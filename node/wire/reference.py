@@ -1,5 +1,4 @@
-"""Frames to runs and runs to frames (AMQP 4.2.3, 4.2.6) in plain Python: the meaning of the codec, and its
-fallback.
+"""Frames to runs and runs to frames (AMQP 4.2.3, 4.2.6) in plain Python: the codec's meaning, and its fallback.
 
 First and last on a message's path. `_codec.pyx` does the same on pointers and is held equal to this module by
 tests; `codec.py` picks one of the two. Nothing here raises on what a peer sent, save `check_header`, which is
@@ -333,7 +332,7 @@ def _unfinished(data: bytes, pos: int, channel: int, frame_type: int, bytes_max:
 
 
 def _scan_acks(data: bytes, method: _Frame, items: list[Item]) -> int:
-    """Append the acknowledgements from `method` on that follow each other; return where the next item starts."""
+    """Append the acknowledgements from `method` on that follow each other; where the next item starts."""
     _, channel, start, end = method
     first, bits = _ACK_ARGS.unpack_from(data, start + 4)
     pos = end + 1
@@ -365,8 +364,7 @@ def _skip_to_headers(payload: bytes) -> int:
 
 
 def _skip_properties(payload: bytes, count: int) -> int:
-    """The offset after the first `count` properties, of which some may be absent; negative if they do not add
-    up."""
+    """The offset after the first `count` properties, absent or not; negative if they do not add up."""
     flags = payload[12] << 8 | payload[13]
     pos, end = _HEADER_BYTES_MIN, len(payload)
     for number, size in enumerate(_PROPERTY_SIZES[:count]):
@@ -426,7 +424,7 @@ def _check_range(data: bytes, offset: int, count: int) -> None:
 
 
 def _record_at(data: bytes, offset: int) -> tuple[int, int, int]:
-    """Where header and body of the record at `offset` start, and where it ends; ValueError beyond the data."""
+    """Where header and body of the record at `offset` start and where it ends; ValueError beyond the data."""
     if len(data) - offset >= _RECORD_HEAD.size:
         header_bytes, body_bytes = _RECORD_HEAD.unpack_from(data, offset)
         start = offset + _RECORD_HEAD.size
