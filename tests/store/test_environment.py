@@ -61,12 +61,7 @@ def test_foreign_directory_is_refused_in_one_line(tmp_path: Path, cluster: str, 
 def test_directory_in_use_is_refused_and_names_the_process(tmp_path: Path) -> None:
     """Two writers of one environment would destroy it."""
     environment = opened(tmp_path)
-    program = "import sys; from pathlib import Path; from tests.store.test_environment import opened; opened(Path(sys.argv[1]))"
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
-    )
+    result = elsewhere("opened", tmp_path)
     assert f"StoreError: data directory {tmp_path} is in use by process {os.getpid()}" in result.stderr
     with pytest.raises(StoreError, match="in use"):
         opened(tmp_path)

@@ -36,9 +36,10 @@ def main() -> None:
         durable = number
         os.write(1, b"durable %d\n" % number)
 
-    writer = Writer(
-        store, lambda *call: calls.put(call), on_durable, lambda error: os.write(1, repr(error).encode())
-    )
+    def on_failure(error: Exception) -> None:
+        raise error
+
+    writer = Writer(store, lambda *call: calls.put(call), on_durable, on_failure)
     number = store.view(1).last_index()
     durable = number
     while durable < turns:
