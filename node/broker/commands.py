@@ -271,12 +271,21 @@ def enqueue_layout(data: bytes, command_offset: int) -> tuple[bytes, int, int]:
 
 
 def decode_enqueue(data: bytes, body: int, end: int) -> tuple[int, int, tuple[int, ...]]:
-    """Return (ticket, count, uids). Like all decoders: raises `MalformedCommand`; `body`/`end` bound the body."""
+    """Return (ticket, count, uids).
+
+    Args:
+        data: of the entry.
+        body: where the body of the command starts.
+        end: where it ends.
+
+    Raises:
+        MalformedCommand: the body is no such command; so do all decoders below.
+    """
     if end - body < _ENQUEUE_BODY.size:
         raise MalformedCommand
     ticket, count, exrk_bytes, targets = _ENQUEUE_BODY.unpack_from(data, body)
     first_uid = body + _ENQUEUE_BODY.size + exrk_bytes
-    # Each record has its two lengths at least, so a count that cannot be true is found without a look at them.
+    # Each record has its two lengths at least, so a count that cannot be true shows without a look at them.
     if first_uid + 8 * targets + count * _RECORD_BYTES_MIN > end or not count:
         raise MalformedCommand
     if targets == 1:
