@@ -1,50 +1,481 @@
-"""TopologyMachine, the state machine of the metadata group: vhosts, exchanges, queues, bindings, users (API draft).
+"""TopologyMachine, the state machine of the metadata group: vhosts, exchanges, queues, bindings, users, permissions.
 
-The signatures of the read side; the bodies follow.
+Group 0 is applied on every node, so that every node knows the way of every message. A declaration is answered when
+the node that the client is connected to has applied it. Handlers check first and change then; what a client did wrong
+is raised as the spec's exception, caught in one place, and becomes the value of its Reply.
+
+The state at formation: vhost `/` and user guest with password guest and all permissions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cluster.machine import Meta, Row
-from node.broker.records import BindingRecord, ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
-from node.errors import AmqpError, SoftError
+from cluster.types import MEMORY_GROUP
+from node.broker.arguments import (
+    EXCHANGE_TYPES,
+    check_exchange_arguments,
+    check_name_prefix,
+    check_queue_arguments,
+    check_same_exchange,
+    check_same_queue,
+    exchange_title,
+    locked,
+    queue_title,
+)
+from node.broker.effects import Reply
+from node.broker.exchange import ExchangeNode, QueueNode, check_binding_arguments
+from node.broker.passwords import GUEST_HASH, GUEST_SALT
+from node.broker.permissions import PATTERN_SIZE_MAX
+from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
+from node.broker.topology_commands import Kind, decode_commands
+from node.broker.topology_effects import (
+    ExchangeDeclared,
+    QueueCreated,
+    QueueDeclared,
+    QueueDeleted,
+    Reason,
+    UserChanged,
+    VhostDeleted,
+)
+from node.broker.topology_rows import FORMAT_VERSION, HeaderRow, PermissionRow, Table, decode_rows
+from node.broker.topology_view import TopologyView
+from node.broker.values import decode_table
+from node.broker.vhost import Vhost
+from node.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed
+
+NAME_SIZE_MAX = 255
+"""Characters in the name of a vhost or user: it must fit a shortstr."""
+
+RESERVED_PREFIX = "amq."
+
+METHODS: dict[int, tuple[int, int]] = {
+    Kind.DECLARE_EXCHANGE: (40, 10),
+    Kind.DELETE_EXCHANGE: (40, 20),
+    Kind.BIND_EXCHANGE: (40, 30),
+    Kind.UNBIND_EXCHANGE: (40, 40),
+    Kind.DECLARE_QUEUE: (50, 10),
+    Kind.BIND_QUEUE: (50, 20),
+    Kind.DELETE_QUEUE: (50, 40),
+    Kind.UNBIND_QUEUE: (50, 50),
+}
+"""Class and method that an error names, for the commands that a client's method asks for."""
 
 
-class TopologyMachine:
-    """Group 0. `version_number` rises with every change that can alter a route."""
+class TopologyMachine(TopologyView):
+    """Group 0 on one node.
+
+    Args:
+        local_node: whose sessions get replies. It has no influence on the state.
+    """
 
     version = 1
-    routes_version: int
 
-    def __init__(self, local_node: int) -> None: ...
-    def apply(self, meta: Meta, data: bytes, offset: int) -> list[Any]: ...
-    def origin_gone(self, meta: Meta) -> list[Any]: ...
-    def live(self) -> Mapping[int, int]: ...
-    def take_dead(self) -> list[int]: ...
-    def checkpoint(self, *, full: bool) -> list[Row]: ...
-    def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None: ...
+    def __init__(self, local_node: int) -> None:
+        super().__init__()
+        self._local_node = local_node
+        self._effects: list[Any] = []
+        self._handlers: dict[int, Callable[..., Any]] = {
+            Kind.DECLARE_EXCHANGE: self._declare_exchange,
+            Kind.DELETE_EXCHANGE: self._delete_exchange,
+            Kind.BIND_QUEUE: self._bind_queue,
+            Kind.UNBIND_QUEUE: self._unbind_queue,
+            Kind.BIND_EXCHANGE: self._bind_exchange,
+            Kind.UNBIND_EXCHANGE: self._unbind_exchange,
+            Kind.DECLARE_QUEUE: self._declare_queue,
+            Kind.DELETE_QUEUE: self._delete_queue,
+            Kind.CLOSE_SESSION: self._close_session,
+            Kind.ADD_VHOST: self._add_vhost,
+            Kind.DELETE_VHOST: self._delete_vhost,
+            Kind.ADD_USER: self._add_user,
+            Kind.DELETE_USER: self._delete_user,
+            Kind.SET_PERMISSIONS: self._set_permissions,
+            Kind.CLEAR_PERMISSIONS: self._clear_permissions,
+        }
+        self._form()
 
-    # reading
-    def has_vhost(self, vhost: str) -> bool: ...
-    def vhosts(self) -> list[str]: ...
-    def exchange(self, vhost: str, name: str) -> ExchangeRecord | None: ...
-    def exchanges(self, vhost: str) -> Iterator[ExchangeRecord]: ...
-    def queue(self, vhost: str, name: str) -> QueueRecord | None: ...
-    def queue_by_uid(self, uid: int) -> QueueRecord | None: ...
-    def queues(self, vhost: str | None = None) -> Iterator[QueueRecord]: ...
-    def bindings(self, vhost: str) -> Iterator[BindingRecord]: ...
-    def route(
-        self, vhost: str, exchange: str, routing_key: str, headers: Callable[[], Mapping[str, Any]]
-    ) -> tuple[QueueRecord, ...] | None: ...
+    # cluster.machine.StateMachine
 
-    # the checks that apply makes, for answers without a command (passive declare, consume, get, purge, delete)
-    def find_queue(self, vhost: str, name: str, owner: Owner) -> QueueRecord | SoftError: ...
-    def find_exchange(self, vhost: str, name: str) -> ExchangeRecord | SoftError: ...
+    def apply(self, meta: Meta, data: bytes, offset: int) -> list[Any]:
+        """Run the commands in `data[offset:]`. Raises UnknownCommand before any of them has run."""
+        is_local = meta.origin == self._local_node
+        self._effects = []
+        for kind, (ticket, *fields) in decode_commands(data, offset):
+            try:
+                value = self._handlers[kind](meta, *fields)
+            except AmqpError as error:
+                error.class_id, error.method_id = METHODS.get(kind, (0, 0))
+                value = error.with_traceback(None)
+            if ticket and is_local:
+                self._effects.append(Reply(ticket, value))
+        return self._take_effects()
+
+    def origin_gone(self, meta: Meta) -> list[Any]:
+        """Delete the exclusive queues of all sessions of `meta.origin`."""
+        sessions = self._owned.get(meta.origin, {})
+        for node in [node for owned in sessions.values() for node in owned.values()]:
+            self._drop_queue(node, Reason.ORIGIN_GONE)
+        return self._take_effects()
+
+    def live(self) -> Mapping[int, int]:
+        """No entry's data is needed once it is applied."""
+        return {}
+
+    def take_dead(self) -> list[int]:
+        """Nothing was live."""
+        return []
+
+    def checkpoint(self, *, full: bool) -> list[Row]:
+        """The rows that changed since the last call. A full one repeats nothing less in the next."""
+        return self._rows.all() if full else self._rows.take_changes()
+
+    def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Become the state that the rows describe; no rows at all are the state at formation."""
+        decoded = decode_rows(rows)
+        version = self._vhosts_version + 1
+        TopologyView.__init__(self)
+        self._vhosts_version = version  # caches outside must not take the old for the new
+        if not decoded:
+            self._form()
+            return
+        for table, uid, fields in decoded:
+            self._restore_row(table, uid, fields)
+        self._rows.settle()
+
+    def _take_effects(self) -> list[Any]:
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _form(self) -> None:
+        start = Meta(0, 0, 0)
+        self._rows.put(Table.HEADER, 0, HeaderRow(FORMAT_VERSION, 0))
+        self._add_vhost(start, "/")
+        self._add_user(start, "guest", GUEST_SALT, GUEST_HASH, "administrator")
+        self._set_permissions(start, "guest", "/", ".*", ".*", ".*")
+        self._effects = []
+
+    def _restore_row(self, table: Table, uid: int, fields: list[Any]) -> None:
+        match table:
+            case Table.HEADER:
+                self._last_uid = fields[1]
+                self._rows.put(table, uid, HeaderRow(*fields))
+            case Table.VHOST:
+                self._put_vhost(uid, fields[0])
+            case Table.USER:
+                self._put_user(uid, *fields)
+            case Table.PERMISSION:
+                user, vhost, *patterns = fields
+                self._put_permission(PermissionRow(uid, user, vhost, Permission(*patterns)))
+            case Table.EXCHANGE:
+                vhost, *properties, arguments = fields
+                self._vhosts[vhost].add_exchange(
+                    ExchangeRecord(uid, vhost, *properties, decode_table(arguments))
+                )
+            case Table.QUEUE:
+                vhost, name, group, durable, auto_delete, arguments, exclusive, node, session = fields
+                owner = Owner(node, session) if exclusive else None
+                table_ = decode_table(arguments)
+                self._put_queue(QueueRecord(uid, vhost, name, group, durable, auto_delete, table_, owner))
+            case Table.BINDING:
+                vhost, source, to_exchange, destination, key, arguments = fields
+                host = self._vhosts[vhost]
+                target = (host.exchanges if to_exchange else host.queues)[destination]
+                host.bind(uid, host.exchanges[source], target, key, arguments)
+
+    def _new_uid(self, meta: Meta) -> int:
+        """Entry index << 16 | ordinal; an entry with more than 65,536 new things borrows from the next index."""
+        self._last_uid = max(self._last_uid + 1, meta.index << 16)
+        self._rows.put(Table.HEADER, 0, HeaderRow(FORMAT_VERSION, self._last_uid))
+        return self._last_uid
+
+    # exchanges
+
+    def _declare_exchange(
+        self,
+        meta: Meta,
+        vhost: str,
+        name: str,
+        exchange_type: str,
+        durable: bool,
+        auto_delete: bool,
+        internal: bool,
+        arguments: bytes,
+    ) -> ExchangeDeclared:
+        host = self._vhost(vhost)
+        _check_not_default(name)
+        if exchange_type not in EXCHANGE_TYPES:
+            raise PreconditionFailed(f"unknown exchange type '{exchange_type}'")
+        table = decode_table(arguments)
+        wanted = ExchangeRecord(0, vhost, name, exchange_type, durable, auto_delete, internal, table)
+        node = host.exchanges.get(name)
+        if node is not None:
+            check_same_exchange(node.record, wanted)
+            return ExchangeDeclared(node.record, created=False)
+        _check_not_reserved("exchange", name)
+        check_exchange_arguments(vhost, name, table)
+        properties = (exchange_type, durable, auto_delete, internal)
+        record = ExchangeRecord(self._new_uid(meta), vhost, name, *properties, table)
+        host.add_exchange(record)
+        return ExchangeDeclared(record, created=True)
+
+    def _delete_exchange(self, meta: Meta, vhost: str, name: str, if_unused: bool) -> None:
+        host = self._vhost(vhost)
+        _check_not_default(name)
+        if name.startswith(RESERVED_PREFIX):
+            raise AccessRefused(f"deletion of system {exchange_title(vhost, name)} not allowed")
+        node = host.exchanges.get(name)
+        if node is None:
+            return
+        if if_unused and node.outgoing:
+            raise PreconditionFailed(f"{exchange_title(vhost, name)} in use")
+        host.remove_exchange(node)
+
+    # bindings
+
+    def _bind_queue(
+        self, meta: Meta, vhost: str, queue: str, exchange: str, key: str, arguments: bytes, session: int
+    ) -> None:
+        host = self._vhost(vhost)
+        _check_not_default(exchange)
+        source = _find_exchange(host, exchange)
+        target = host.queues.get(queue)
+        if target is None:
+            raise NotFound(f"no {queue_title(vhost, queue)}")
+        _check_owner(target, Owner(meta.origin, session))
+        self._bind(meta, host, source, target, key, arguments)
+
+    def _bind_exchange(
+        self, meta: Meta, vhost: str, destination: str, source: str, key: str, arguments: bytes
+    ) -> None:
+        host = self._vhost(vhost)
+        _check_not_default(source)
+        _check_not_default(destination)
+        node = _find_exchange(host, source)
+        self._bind(meta, host, node, _find_exchange(host, destination), key, arguments)
+
+    def _bind(
+        self,
+        meta: Meta,
+        host: Vhost,
+        source: ExchangeNode,
+        target: QueueNode | ExchangeNode,
+        key: str,
+        arguments: bytes,
+    ) -> None:
+        check_binding_arguments(source.record.type, arguments)
+        host.bind(self._new_uid(meta), source, target, key, arguments)
+
+    def _unbind_queue(
+        self, meta: Meta, vhost: str, queue: str, exchange: str, key: str, arguments: bytes, session: int
+    ) -> None:
+        host = self._vhost(vhost)
+        _check_not_default(exchange)
+        target = host.queues.get(queue)
+        if target is not None:
+            _check_owner(target, Owner(meta.origin, session))
+        _unbind(host, exchange, (False, queue, key, arguments))
+
+    def _unbind_exchange(
+        self, meta: Meta, vhost: str, destination: str, source: str, key: str, arguments: bytes
+    ) -> None:
+        host = self._vhost(vhost)
+        _check_not_default(source)
+        _check_not_default(destination)
+        _unbind(host, source, (True, destination, key, arguments))
+
+    # queues
+
+    def _declare_queue(
+        self,
+        meta: Meta,
+        vhost: str,
+        name: str,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        server_named: bool,
+        arguments: bytes,
+        group: int,
+        session: int,
+    ) -> QueueDeclared:
+        host = self._vhost(vhost)
+        if not server_named:
+            _check_not_reserved("queue", name)
+        table = decode_table(arguments)
+        owner = Owner(meta.origin, session) if exclusive else None
+        node = host.queues.get(name)
+        if node is not None:
+            check_same_queue(node.record, table, durable=durable, auto_delete=auto_delete, owner=owner)
+            return QueueDeclared(node.record, created=False)
+        check_name_prefix(table)
+        check_queue_arguments(vhost, name, table, durable=durable, exclusive=exclusive)
+        table.pop("x-name-prefix", None)
+        place = MEMORY_GROUP + meta.origin if exclusive else group
+        flags = (durable and not exclusive, auto_delete)
+        record = QueueRecord(self._new_uid(meta), vhost, name, place, *flags, table, owner)
+        self._put_queue(record)
+        self._effects.append(QueueCreated(record))
+        return QueueDeclared(record, created=True)
+
+    def _put_queue(self, record: QueueRecord) -> None:
+        node = self._vhosts[record.vhost].add_queue(record)
+        self._queues[record.uid] = node
+        if record.owner is not None:
+            sessions = self._owned.setdefault(record.owner.node, {})
+            sessions.setdefault(record.owner.session, {})[record.uid] = node
+
+    def _delete_queue(self, meta: Meta, uid: int) -> None:
+        node = self._queues.get(uid)
+        if node is not None:
+            self._drop_queue(node, Reason.DELETED)
+
+    def _close_session(self, meta: Meta, session: int) -> None:
+        for node in list(self._owned.get(meta.origin, {}).get(session, {}).values()):
+            self._drop_queue(node, Reason.SESSION_CLOSED)
+
+    def _drop_queue(self, node: QueueNode, reason: Reason) -> None:
+        record = node.record
+        self._vhosts[record.vhost].remove_queue(node)
+        self._forget_queue(record, reason)
+
+    def _forget_queue(self, record: QueueRecord, reason: Reason) -> None:
+        del self._queues[record.uid]
+        if record.owner is not None:
+            sessions = self._owned[record.owner.node]
+            del sessions[record.owner.session][record.uid]
+            if not sessions[record.owner.session]:
+                del sessions[record.owner.session]
+            if not sessions:
+                del self._owned[record.owner.node]
+        self._effects.append(QueueDeleted(record, reason))
+
+    # vhosts
+
+    def _add_vhost(self, meta: Meta, name: str) -> None:
+        _check_size("vhost", name)
+        if name not in self._vhosts:
+            self._put_vhost(self._new_uid(meta), name)
+
+    def _put_vhost(self, uid: int, name: str) -> None:
+        self._vhosts[name] = Vhost(uid, name, self._rows)
+        self._vhosts_version += 1
+        self._rows.put(Table.VHOST, uid, name)
+
+    def _delete_vhost(self, meta: Meta, name: str) -> None:
+        host = self._vhost(name)
+        for queue in list(host.queues.values()):
+            self._drop_queue(queue, Reason.VHOST_DELETED)
+        for exchange in list(host.exchanges.values()):
+            # An auto-delete exchange may have gone with the one before; those that every vhost has go with it.
+            if exchange.record.uid and host.exchanges.get(exchange.record.name) is exchange:
+                host.remove_exchange(exchange)
+        for source in host.exchanges.values():
+            for binding in list(source.outgoing.values()):
+                host.unbind(binding)
+        for user in self._permissions:
+            self._drop_permission(user, name)
+        del self._vhosts[name]
+        self._vhosts_version += 1
+        self._rows.drop(Table.VHOST, host.uid)
+        self._effects.append(VhostDeleted(name))
+
+    def _vhost(self, name: str) -> Vhost:
+        host = self._vhosts.get(name)
+        if host is None:
+            raise NotFound(f"no vhost '{name}'")
+        return host
 
     # users
-    def user(self, name: str) -> UserRecord | None: ...
-    def users(self) -> Iterator[UserRecord]: ...
-    def permission(self, user: str, vhost: str) -> Permission | None: ...
-    def check_vhost_access(self, user: str, vhost: str) -> AmqpError | None: ...
-    def check_access(self, user: str, vhost: str, action: str, kind: str, name: str) -> AmqpError | None: ...
+
+    def _add_user(self, meta: Meta, name: str, salt: bytes, password_hash: bytes, tags: str) -> None:
+        _check_size("user", name)
+        current = self._users.get(name)
+        uid = current.uid if current is not None else self._new_uid(meta)
+        self._put_user(uid, name, salt, password_hash, tags)
+        self._effects.append(UserChanged(name, deleted=False))
+
+    def _put_user(self, uid: int, name: str, salt: bytes, password_hash: bytes, tags: str) -> None:
+        names = tuple(tag for tag in tags.split(",") if tag)
+        record = self._users[name] = UserRecord(uid, name, salt, password_hash, names)
+        self._permissions.setdefault(name, {})
+        self._rows.put(Table.USER, uid, record)
+
+    def _delete_user(self, meta: Meta, name: str) -> None:
+        record = self._user(name)
+        for vhost in list(self._permissions[name]):
+            self._drop_permission(name, vhost)
+        del self._permissions[name]
+        del self._users[name]
+        self._rows.drop(Table.USER, record.uid)
+        self._effects.append(UserChanged(name, deleted=True))
+
+    def _set_permissions(
+        self, meta: Meta, user: str, vhost: str, configure: str, write: str, read: str
+    ) -> None:
+        self._user(user)
+        self._vhost(vhost)
+        # Whether they compile is for those who make commands (permissions.py); here only what all replicas agree on.
+        if max(len(configure), len(write), len(read)) > PATTERN_SIZE_MAX:
+            raise PreconditionFailed(f"permission pattern longer than {PATTERN_SIZE_MAX} characters")
+        current = self._permissions[user].get(vhost)
+        uid = current.uid if current is not None else self._new_uid(meta)
+        self._put_permission(PermissionRow(uid, user, vhost, Permission(configure, write, read)))
+        self._effects.append(UserChanged(user, deleted=False))
+
+    def _put_permission(self, row: PermissionRow) -> None:
+        self._permissions[row.user][row.vhost] = row
+        self._decisions.clear()
+        self._rows.put(Table.PERMISSION, row.uid, row)
+
+    def _clear_permissions(self, meta: Meta, user: str, vhost: str) -> None:
+        self._user(user)
+        if self._drop_permission(user, vhost):
+            self._effects.append(UserChanged(user, deleted=False))
+
+    def _drop_permission(self, user: str, vhost: str) -> bool:
+        row = self._permissions[user].pop(vhost, None)
+        if row is None:
+            return False
+        self._decisions.clear()
+        self._rows.drop(Table.PERMISSION, row.uid)
+        return True
+
+    def _user(self, name: str) -> UserRecord:
+        record = self._users.get(name)
+        if record is None:
+            raise NotFound(f"no user '{name}'")
+        return record
+
+
+def _find_exchange(host: Vhost, name: str) -> ExchangeNode:
+    node = host.exchanges.get(name)
+    if node is None:
+        raise NotFound(f"no {exchange_title(host.name, name)}")
+    return node
+
+
+def _unbind(host: Vhost, source: str, key: tuple[bool, str, str, bytes]) -> None:
+    node = host.exchanges.get(source)
+    binding = node.outgoing.get(key) if node is not None else None
+    if binding is not None:
+        host.unbind(binding)
+
+
+def _check_owner(queue: QueueNode, owner: Owner) -> None:
+    if queue.record.owner is not None and queue.record.owner != owner:
+        raise locked(queue.record)
+
+
+def _check_not_default(exchange: str) -> None:
+    if not exchange:
+        raise AccessRefused("operation not permitted on the default exchange")
+
+
+def _check_not_reserved(kind: str, name: str) -> None:
+    if name.startswith(RESERVED_PREFIX):
+        raise AccessRefused(f"{kind} name '{name}' contains reserved prefix 'amq.*'")
+
+
+def _check_size(kind: str, name: str) -> None:
+    if not 0 < len(name) <= NAME_SIZE_MAX:
+        raise PreconditionFailed(f"{kind} name must have 1 to {NAME_SIZE_MAX} characters")
