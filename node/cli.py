@@ -104,7 +104,7 @@ def _dev(options: argparse.Namespace) -> int:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"Run one node. Every setting is also a variable ({ENV_PREFIX}NAME) and a line of the file (name = ...); "
+        f"Run one node. Every setting is also a variable ({ENV_PREFIX}NAME) and a line of the file; "
         "a flag goes before a variable, a variable before the file."
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")

@@ -246,11 +246,9 @@ def _is_ready(child: Child) -> bool:
         return False
     shards = status["shards"]
     assert isinstance(shards, list)
-    return (
-        bool(status["is_ready"])
-        and status["node"] == child.config.name
-        and all(shard["leader"] for shard in shards)
-    )
+    # Another cluster may answer on this port while our node is about to find it taken.
+    is_ours = status["pid"] == read_pid(child.config.data)
+    return is_ours and bool(status["is_ready"]) and all(shard["leader"] for shard in shards)
 
 
 def _complaint(child: Child) -> str | None:

@@ -69,6 +69,7 @@ class NodeStatus:
     """The answer of `/status`, without the queues."""
 
     node: str
+    pid: int
     cluster: str
     version: str
     is_ready: bool
