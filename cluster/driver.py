@@ -1,0 +1,128 @@
+"""The loop around a node's pure core: all that happened since the last turn becomes one turn.
+
+A turn is planned once, at the end of the current pass of the event loop, so whatever sockets, links and the
+writer brought in that pass is answered together: one write to the disk, one envelope a peer. No timer waits
+for more; a busy node gathers more because its turns take longer.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from cluster.envelope import Envelope
+from cluster.ports import GroupWrite
+
+TICK_S = 0.05
+
+
+class Turn(Protocol):
+    """What a core wants done."""
+
+    number: int
+    writes: list[GroupWrite]
+    envelopes: dict[int, Envelope]
+    outputs: list[Any]
+    more: bool
+
+
+class Core(Protocol):
+    """A node without IO; see node.core."""
+
+    def receive(self, envelope: Envelope) -> None: ...
+    def persisted(self, number: int) -> None: ...
+    def peer_up(self, node: int, boot: int) -> None: ...
+    def peer_down(self, node: int, *, refused: bool) -> None: ...
+    def tick(self, now_ms: int) -> None: ...
+    def flush(self, now_ms: int) -> Any: ...
+
+
+class Clock:
+    """The time that a core sees: the wall's at the start, then only what has really passed."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch; never falls, whatever is done to the wall clock."""
+        return (time.monotonic_ns() + self._offset_ns) // 1_000_000
+
+
+class Driver:
+    """Runs one core in the current event loop."""
+
+    def __init__(
+        self,
+        core: Core,
+        clock: Clock,
+        write: Callable[[int, Sequence[GroupWrite]], None],
+        send: Callable[[Mapping[int, Envelope]], None],
+        carry_out: Callable[[list[Any]], None],
+    ) -> None:
+        """Args: write: hands a turn's writes to the writer; send: envelopes to peers; carry_out: the core's outputs."""
+        self._core = core
+        self._clock = clock
+        self._write = write
+        self._send = send
+        self._carry_out = carry_out
+        self._loop = asyncio.get_running_loop()
+        self._planned = False
+        self._ticking: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._ticking = self._loop.call_later(TICK_S, self._tick)
+        self.wake()
+
+    def stop(self) -> None:
+        """No more turns."""
+        self._stopped = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+
+    def wake(self) -> None:
+        """Something came in: there will be a turn at the end of this pass of the loop."""
+        if not self._planned:
+            self._planned = True
+            self._loop.call_soon(self._turn)
+
+    def receive(self, envelope: Envelope) -> None:
+        """An envelope of a peer arrived."""
+        self._core.receive(envelope)
+        self.wake()
+
+    def persisted(self, number: int) -> None:
+        """The writer made all turns up to this one durable."""
+        self._core.persisted(number)
+        self.wake()
+
+    def peer_up(self, node: int, boot: int) -> None:
+        """A link stands."""
+        self._core.peer_up(node, boot)
+        self.wake()
+
+    def peer_down(self, node: int, refused: bool) -> None:
+        """A link broke."""
+        self._core.peer_down(node, refused=refused)
+        self.wake()
+
+    def _tick(self) -> None:
+        # Planned anew from now, not from when it was due: ticks missed in a pause are not made up for.
+        self._ticking = self._loop.call_later(TICK_S, self._tick)
+        self._core.tick(self._clock.now_ms())
+        self.wake()
+
+    def _turn(self) -> None:
+        self._planned = False
+        if self._stopped:
+            return
+        turn = self._core.flush(self._clock.now_ms())
+        if turn.writes:
+            self._write(turn.number, turn.writes)
+        if turn.envelopes:
+            self._send(turn.envelopes)
+        if turn.outputs:
+            self._carry_out(turn.outputs)
+        if turn.more:
+            self.wake()

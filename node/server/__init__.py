@@ -1,0 +1,1 @@
+"""Client sockets: the shell between the event loop and the sessions."""

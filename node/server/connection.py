@@ -1,0 +1,86 @@
+"""One client socket. Bytes go to the frontend as they come; what the frontend wants written goes out in one call."""
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.server.listener import Listener
+
+WRITE_BUFFER_BYTES_MAX = 1 << 20
+"""Above this the frontend is told that the socket is not writable: a slow client's deliveries wait as references."""
+
+
+class ClientSocket(asyncio.Protocol):
+    """asyncio's side of one connection."""
+
+    __slots__ = ("_listener", "_transport", "conn", "is_paused")
+
+    def __init__(self, listener: "Listener", conn: int) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self.conn = conn
+        self.is_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self._listener.opened(self, f"{peer[0]}:{peer[1]}", loopback=is_loopback(str(peer[0])))
+
+    def data_received(self, data: bytes) -> None:
+        """The client sent bytes."""
+        self._listener.received(self.conn, data)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self._listener.writable(self.conn, is_writable=False)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._listener.writable(self.conn, is_writable=True)
+
+    def eof_received(self) -> bool:
+        """The client will send no more: that ends the connection."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
+        """The socket is gone."""
+        self._listener.closed(self.conn)
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Send chunks in order, with one system call where that is possible."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        if self._transport is not None and not self.is_paused and not self._transport.is_closing():
+            self.is_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._transport is not None and self.is_paused and not self._transport.is_closing():
+            self.is_paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close when all is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

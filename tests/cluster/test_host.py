@@ -1,0 +1,192 @@
+"""The host under faults: a toy machine that lists what it was told must list it once, in order, everywhere."""
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from cluster.host import Host, HostOptions
+from cluster.machine import Meta, Row
+from cluster.placement import first_configuration
+from cluster.types import MEMORY_GROUP, GroupId
+from tests.sim.world import LinkRules, SimNode, World
+
+GROUPS = (0, 1, 2)
+
+
+class ListMachine:
+    """Appends u64 commands to one list; the command is (origin, number)."""
+
+    version = 1
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+        self.told: list[tuple[int, int, int]] = []  # (index, origin, number)
+        self.gone: list[tuple[int, int]] = []
+        self._dirty = False
+
+    def apply(self, meta: Meta, data: bytes, offset: int) -> list[Any]:
+        effects = []
+        for at in range(offset, len(data), 8):
+            number = int.from_bytes(data[at : at + 8], "big")
+            self.told.append((meta.index, meta.origin, number))
+            if meta.origin == self.node:
+                effects.append(number)
+        self._dirty = True
+        return effects
+
+    def origin_gone(self, meta: Meta) -> list[Any]:
+        self.gone.append((meta.index, meta.origin))
+        self._dirty = True
+        return []
+
+    def live(self) -> Mapping[int, int]:
+        return {}
+
+    def take_dead(self) -> list[int]:
+        return []
+
+    def checkpoint(self, *, full: bool) -> list[Row]:
+        return [(b"s", repr((self.told, self.gone)).encode())]
+
+    def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        found = dict(rows)
+        self.told, self.gone = eval(found[b"s"]) if found else ([], [])
+
+
+class Cluster:
+    """Three hosts in a world, each submitting numbers to every group."""
+
+    def __init__(self, seed: int, nodes: int = 3) -> None:
+        self.machines: dict[int, dict[int, ListMachine]] = {}
+        self.hosts: dict[int, Host] = {}
+        self.submitted: dict[tuple[int, int], list[tuple[int, int]]] = {}  # (node, group): (boot, number)
+        self.done: dict[tuple[int, int], list[int]] = {}
+        self.number = 0
+        self.world = World(seed, nodes, self._start)
+        for node, sim in self.world.nodes.items():
+            for group in GROUPS:
+                sim.disk.form(group, first_configuration(group, tuple(self.world.nodes), 3))
+        self.world.on_turn.append(self._on_turn)
+        for node in self.world.nodes:
+            self.world.start(node)
+
+    def _start(self, world: World, sim: SimNode) -> Host:
+        machines = {GroupId(group): ListMachine(sim.id) for group in GROUPS}
+        machines[GroupId(MEMORY_GROUP + sim.id)] = ListMachine(sim.id)
+        self.machines[sim.id] = dict(machines)  # type: ignore[arg-type]
+        options = HostOptions(sim.id, tuple(world.nodes), sim.boot, election_ticks=10, heartbeat_ticks=2)
+        draw = random.Random(world.random.random()).randint
+        host = Host(options, sim.disk, machines, draw, world.now_ms)  # type: ignore[arg-type]
+        self.hosts[sim.id] = host
+        return host
+
+    def _on_turn(self, sim: SimNode, turn: Any) -> None:
+        for group, effects in turn.effects:
+            self.done.setdefault((sim.id, group), []).extend(effects)
+
+    def submit(self, node: int, group: int) -> int:
+        self.number += 1
+        sim = self.world.nodes[node]
+        self.hosts[node].submit(group, (self.number.to_bytes(8, "big"),))
+        self.submitted.setdefault((node, group), []).append((sim.boot, self.number))
+        self.world.wake(sim)
+        return self.number
+
+    def alive(self) -> list[int]:
+        return [node for node, sim in self.world.nodes.items() if sim.process is not None]
+
+    def settle(self, seconds: int = 20) -> None:
+        """Heal everything and let the cluster come to rest."""
+        world = self.world
+        world.heal()
+        for node, sim in world.nodes.items():
+            world.resume(node)
+            if sim.process is None:
+                world.start(node)
+        for a in world.nodes:
+            for b in world.nodes:
+                if a != b:
+                    world._plan_connect(a, b)
+        world.run(until_ms=world.now_ms + seconds * 1000)
+
+    def check(self) -> None:
+        """Everywhere the same; each epoch's numbers in order, once; what was reported done is there."""
+        for group in GROUPS:
+            lists = [self.machines[node][group].told for node in self.world.nodes]
+            assert all(told == lists[0] for told in lists), f"group {group} differs"
+            for node in self.world.nodes:
+                mine = [number for _, origin, number in lists[0] if origin == node]
+                assert len(mine) == len(set(mine)), "twice"
+                assert mine == sorted(mine), "out of order"
+                boots: dict[int, list[int]] = {}
+                for boot, number in self.submitted.get((node, group), []):
+                    boots.setdefault(boot, []).append(number)
+                arrived = set(mine)
+                for boot, numbers in boots.items():
+                    flags = [number in arrived for number in numbers]
+                    if not self.hosts[node].stream(group).epoch > (boot << 16):  # never reset, still alive
+                        assert all(flags), f"node {node} group {group} lost {numbers}"
+                for number in self.done.get((node, group), []):
+                    assert number in arrived, f"{number} was reported done"
+
+
+def test_all_nodes_reach_all_groups() -> None:
+    """Without faults every command of every node is applied on every node."""
+    cluster = Cluster(1)
+    cluster.world.run(until_ms=cluster.world.now_ms + 5000)
+    for _ in range(50):
+        for node in cluster.world.nodes:
+            for group in GROUPS:
+                cluster.submit(node, group)
+        cluster.world.run(steps=20)
+    cluster.world.run(until_ms=cluster.world.now_ms + 3000)
+    cluster.check()
+    for node in cluster.world.nodes:
+        for group in GROUPS:
+            wanted = [number for _, number in cluster.submitted[(node, group)]]
+            assert cluster.done[(node, group)] == wanted
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crashes, pauses, cuts, losses and small checkpoints: never twice, never out of order, never different."""
+    import cluster.group
+
+    monkeypatch.setattr(cluster.group, "CHECKPOINT_ENTRIES", 15)
+    cluster_ = Cluster(seed)
+    world, rng = cluster_.world, random.Random(seed)
+    world.run(until_ms=world.now_ms + 3000)
+    for _ in range(150):
+        action = rng.randrange(30)
+        node = rng.choice(list(world.nodes))
+        if action < 20:
+            alive = cluster_.alive()
+            for _ in range(rng.randint(1, 5)):
+                if alive:
+                    cluster_.submit(rng.choice(alive), rng.choice(GROUPS))
+        elif action == 20:
+            world.crash(node)
+        elif action in (21, 22, 23) and world.nodes[node].process is None:
+            world.start(node)
+        elif action == 24:
+            world.pause(node)
+        elif action in (25, 26):
+            world.resume(node)
+        elif action == 27:
+            a, b = rng.sample(list(world.nodes), 2)
+            world.rules[(a, b)] = LinkRules((0, rng.choice((1, 5, 300))), rng.choice((0, 20)), rng.choice((0, 20)))
+        elif action == 28:
+            a, b = rng.sample(list(world.nodes), 2)
+            world.cut(a, b)
+        else:
+            world.heal()
+        world.run(until_ms=world.now_ms + rng.choice((1, 10, 100, 1500)))
+    cluster_.settle()
+    cluster_.check()
+    number = [cluster_.submit(node, group) for node in world.nodes for group in GROUPS]
+    world.run(until_ms=world.now_ms + 5000)
+    cluster_.check()
+    told = {n for group in GROUPS for _, _, n in cluster_.machines[1][group].told}
+    assert all(n in told for n in number), "no progress after healing"
