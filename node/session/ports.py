@@ -21,13 +21,13 @@ class NodePort(Protocol):
 
     @property
     def topology(self) -> "TopologyMachine":
-        """The local replica of group 0, for reading only. Read anew each time: a snapshot may replace it."""
+        """The local replica of group 0, for reading only. Read anew each time: it may be replaced."""
 
     def machine(self, group: int) -> "QueueMachine | None":
         """The local replica of a shard or this node's memory group; None for another node's memory group."""
 
     def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
-        """Append one command to this node's origin stream of `group`: exactly once, in the order of the calls.
+        """Append one command to this node's origin stream of `group`: exactly once, in order of the calls.
 
         Args:
             group: 0, a shard, or MEMORY_GROUP + the id of any node.
@@ -51,7 +51,7 @@ class NodePort(Protocol):
         """Time of this turn in milliseconds; never falls. For timeouts and heartbeats only."""
 
     def next_id(self) -> int:
-        """A number from 1, rising: used for tickets, sessions and consumers. Unique within this node's epoch."""
+        """A number from 1, rising: for tickets, sessions and consumers. Unique within this node's epoch."""
 
     def draw(self, size_bytes: int) -> bytes:
         """Unpredictable bytes, for names that the server makes."""

@@ -1,0 +1,166 @@
+"""One channel as the broker sees it: events in the client's order, one question at a time.
+
+A request that needs a group runs as a script: a generator that submits, yields, and is sent the answer. While
+a script waits, later events of the channel wait behind it, so that a client's requests, publishes and acks of
+one channel take effect in its order (AMQP 0-9-1, 4.7). Other channels go on.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from node.amqp.events import ChannelClosed, Publish, Request, Settle
+from node.errors import AmqpError, HardError, NotFound
+from node.session.publish import RUN_BYTES, Plans, publish
+from node.session.requests import start, subject_of
+from node.session.script import Script
+from node.session.settle import settle
+
+if TYPE_CHECKING:
+    from node.amqp.channel import Channel
+    from node.session.deliver import Consumer
+    from node.session.session import Session
+    from node.wire.methods import Method
+
+Event = Publish | Settle | Request | ChannelClosed
+
+WAITING_EVENT_BYTES = 256
+"""What a waiting event other than a publish counts for in its connection's bound."""
+
+
+class ChannelSession:
+    """The broker's side of one channel.
+
+    Args:
+        session: the connection it belongs to.
+        amqp: the protocol's side.
+    """
+
+    __slots__ = (
+        "_script", "_ticket", "_waiting",
+        "amqp", "consumers", "getters", "gone", "groups", "held_bytes", "holders", "id", "last_queue",
+        "method", "plans", "prefetch", "session",
+    )  # fmt: skip
+
+    def __init__(self, session: "Session", amqp: "Channel") -> None:
+        self.session = session
+        self.amqp = amqp
+        self.id = session.node.next_id()
+        self.gone = False  # True: the client hears no answer of this channel any more
+        self.last_queue = ""
+        self.prefetch = 0
+        self.consumers: dict[str, Consumer] = {}
+        self.holders: dict[int, int] = {}  # id under which a group holds messages for this channel -> group
+        self.getters: dict[int, int] = {}  # uid -> the id that holds what basic.get took from that queue
+        self.held_bytes = 0  # of the publish that a script waits to route
+        self.groups: dict[int, None] = {}  # where this session has state
+        self.plans = Plans()
+        self._script: Script | None = None
+        self.method: Method | None = None  # what the script does; None: a publish that waits for its route
+        self._ticket = 0
+        self._waiting: deque[Event] = deque()
+
+    # Events
+
+    def handle(self, event: Event) -> None:
+        """Do what the client asked, now or once all before it is done."""
+        if self._script is None:
+            self._dispatch(event)
+            return
+        self.session.charge(WAITING_EVENT_BYTES)
+        self._waiting.append(event)
+
+    def leave(self) -> None:
+        """The client has left the channel: finish what it sent before, answer nothing, then free all."""
+        if not self.gone:
+            self.gone = True
+            self.handle(ChannelClosed(self.amqp, None))
+
+    def fail(self, error: AmqpError) -> None:
+        """Close the channel (or the connection, for a hard error) and free all that it holds."""
+        if not error.class_id and self.method is not None:
+            error.class_id, error.method_id = self.method.class_id, self.method.method_id
+        if isinstance(error, HardError):
+            self.session.fail(error)
+            return
+        if not self.gone:
+            self.gone = True
+            self.session.touch()
+            self.amqp.fail(error)
+        self.close()
+
+    def abandoned(self) -> None:
+        """No answer will come: the session ends this channel with its connection."""
+
+    def close(self) -> None:
+        """Free all: waiting events, tickets, consumers, and what the groups hold for this session."""
+        self._forget_script()
+        for event in self._waiting:
+            run_bytes = len(event.packed) + RUN_BYTES if type(event) is Publish else 0
+            self.session.release(WAITING_EVENT_BYTES + run_bytes)
+        self._waiting.clear()
+        self.session.release(self.held_bytes)
+        self.held_bytes = 0
+        self.session.channel_closed(self)
+
+    # Scripts
+
+    def ask(self, group: int, *, has_deadline: bool = True) -> int:
+        """A ticket for the question that the running script is about to submit to `group`."""
+        self._ticket = self.session.tickets.issue(self, group, has_deadline=has_deadline)
+        return self._ticket
+
+    def run(self, script: Script, method: "Method | None") -> None:
+        """Start a script; it goes as far as it can without an answer."""
+        self._script = script
+        self.method = method
+        self._step(None)
+
+    def answered(self, value: object) -> None:
+        """The reply to the running script's question."""
+        self._step(value)
+        while self._waiting and self._script is None:
+            self.session.release(WAITING_EVENT_BYTES)
+            self._dispatch(self._waiting.popleft())
+
+    def expired(self) -> None:
+        """The running script's question has had no answer within the deadline."""
+        subject = subject_of(self, self.method)
+        self.fail(NotFound(f"failed to perform operation on {subject} due to timeout"))
+
+    def send(self, method: "Method") -> None:
+        """A reply to the client, unless it has left."""
+        if not self.gone:
+            self.amqp.send(method)
+            self.session.touch()
+
+    def _dispatch(self, event: Event) -> None:
+        kind = type(event)
+        try:
+            self.method = None
+            if kind is Publish:
+                publish(self, event)  # type: ignore[arg-type]  # narrowed by `kind`: isinstance costs on this path
+            elif kind is Settle:
+                settle(self, event)  # type: ignore[arg-type]
+            elif kind is Request:
+                start(self, event.method)  # type: ignore[union-attr]
+            else:
+                self.close()
+        except AmqpError as error:
+            if kind is Publish and not error.class_id:
+                error.class_id, error.method_id = 60, 40
+            self.fail(error)
+
+    def _step(self, value: object) -> None:
+        script = self._script
+        assert script is not None, "an answer without a question"
+        try:
+            script.send(value)
+        except StopIteration:
+            self._forget_script()
+        except AmqpError as error:
+            self._forget_script()
+            self.fail(error)
+
+    def _forget_script(self) -> None:
+        self.session.tickets.drop(self._ticket)
+        self._script = None

@@ -1,0 +1,109 @@
+"""basic.deliver and basic.get-ok: slices of runs become frames, when the client's socket has room for them.
+
+What does not fit waits as slices, which are references into the log: a slow client costs no bodies in memory.
+"""
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING
+
+from node.broker import commands
+from node.errors import InternalError
+from node.wire import codec
+
+if TYPE_CHECKING:
+    from node.broker.effects import GetResult, Slice
+    from node.session.channel import ChannelSession
+
+_DELIVER = struct.pack(">HH", 60, 60)
+_GET_OK = struct.pack(">HH", 60, 71)
+_FLAG = (b"\x00", b"\x01")
+_MESSAGE_COUNT = struct.Struct(">I")
+
+
+class Consumer:
+    """A consumer of a client of this node.
+
+    Args:
+        consumer_id: its name in the group.
+        channel: where it was started.
+        tag: its name on the channel.
+        group: where its queue lives.
+        no_ack: True: what is written to the socket is settled.
+    """
+
+    __slots__ = ("backlog", "channel", "group", "head", "id", "no_ack", "tag")
+
+    def __init__(
+        self, consumer_id: int, channel: "ChannelSession", tag: str, group: int, *, no_ack: bool
+    ) -> None:
+        self.id = consumer_id
+        self.channel = channel
+        self.tag = tag
+        self.group = group
+        self.no_ack = no_ack
+        name = tag.encode()
+        self.head = _DELIVER + bytes((len(name),)) + name
+        self.backlog: deque[Slice] = deque()
+
+
+def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
+    """Write what there is room for, in order; the rest waits."""
+    consumer.backlog.extend(slices)
+    flush(consumer)
+
+
+def flush(consumer: Consumer) -> None:
+    """Write waiting slices while the socket takes more."""
+    channel = consumer.channel
+    session = channel.session
+    backlog = consumer.backlog
+    if channel.gone:
+        # The end of its session returns them to the queue.
+        backlog.clear()
+    first_id = backlog[0].first_id if backlog else 0
+    last_id = 0
+    while backlog and session.room_bytes > 0 and session.writable:
+        piece = backlog.popleft()
+        last_id = piece.first_id + piece.count - 1
+        tag = channel.amqp.record_delivery(consumer.id, piece.first_id, piece.count, no_ack=consumer.no_ack)
+        _write(channel, consumer.group, piece, consumer.head, tag, b"")
+    if last_id and consumer.no_ack:
+        session.node.submit(consumer.group, commands.settle(consumer.id, [(first_id, last_id)]))
+    if backlog:
+        session.stalled[consumer.id] = consumer
+        if session.writable:
+            session.shared.stalled[session.conn] = session
+    else:
+        session.stalled.pop(consumer.id, None)
+
+
+def send_got(
+    channel: "ChannelSession", group: int, holder: int, result: "GetResult", *, no_ack: bool
+) -> None:
+    """Answer basic.get with the message."""
+    piece = result.slice
+    tag = channel.amqp.record_delivery(holder, piece.first_id, 1, no_ack=no_ack)
+    _write(channel, group, piece, _GET_OK, tag, _MESSAGE_COUNT.pack(result.remaining))
+
+
+def _write(  # noqa: PLR0917 - called per run: no object, no keywords
+    channel: "ChannelSession", group: int, piece: "Slice", head: bytes, tag: int, more: bytes
+) -> None:
+    session = channel.session
+    locator = session.shared.locator
+    index, command_offset, record, count, _, redelivered = piece
+    try:
+        data, exrk, offset = locator.find(group, index, command_offset, record, count)
+    except KeyError:
+        # A row stays while a message in it is held; without it nothing that follows can be trusted.
+        session.fail(InternalError(f"entry {index} of group {group} is missing"))
+        return
+    tail = _FLAG[redelivered] + exrk + more
+    frames, end = codec.content_frames(
+        data, offset, count, channel.amqp.number, head, tag, tail, session.amqp.frame_max
+    )
+    locator.passed(group, index, command_offset, record + count, end)
+    channel.amqp.send_content(frames)
+    session.room_bytes -= len(frames)
+    session.touch()

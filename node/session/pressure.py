@@ -1,0 +1,68 @@
+"""Back-pressure: what publishers handed in and no group has applied is bounded, per connection and per node.
+
+A connection over its bound is not read any more, which pushes back on that client by TCP and on nobody else.
+Over the node's bound, whoever goes on publishing is not read. Reading goes on below half of the bound, so
+that a socket is not switched for every run.
+"""
+
+from typing import TYPE_CHECKING
+
+from node.session.ports import Output, PauseReading, ResumeReading
+
+if TYPE_CHECKING:
+    from node.session.session import Session
+
+
+class Pressure:
+    """Bytes handed in and not applied, of one node.
+
+    Args:
+        connection_bytes_max: bound of one connection.
+        node_bytes_max: bound of all together.
+        outputs: where PauseReading and ResumeReading go.
+    """
+
+    __slots__ = ("_connection_bytes_max", "_full", "_node_bytes_max", "_outputs", "paused", "pending_bytes")
+
+    def __init__(self, connection_bytes_max: int, node_bytes_max: int, outputs: list[Output]) -> None:
+        self._connection_bytes_max = connection_bytes_max
+        self._node_bytes_max = node_bytes_max
+        self._outputs = outputs
+        self._full = False
+        self.pending_bytes = 0
+        self.paused: dict[int, Session] = {}
+
+    def charge(self, session: "Session", size_bytes: int) -> None:
+        """`session` has handed in `size_bytes`."""
+        session.pending_bytes += size_bytes
+        self.pending_bytes += size_bytes
+        if self.pending_bytes > self._node_bytes_max:
+            self._full = True
+        over = self._full or session.pending_bytes > self._connection_bytes_max
+        if over and session.conn not in self.paused and not session.ended:
+            self.paused[session.conn] = session
+            session.amqp.reading_paused = True
+            self._outputs.append(PauseReading(session.conn))
+
+    def release(self, session: "Session", size_bytes: int) -> None:
+        """`size_bytes` of `session` are applied, or given up."""
+        session.pending_bytes -= size_bytes
+        self.pending_bytes -= size_bytes
+        if self._full and self.pending_bytes * 2 < self._node_bytes_max:
+            self._full = False
+            for paused in list(self.paused.values()):
+                self._resume(paused)
+        elif self.paused:
+            self._resume(session)
+
+    def forget(self, session: "Session") -> None:
+        """The connection is gone: there is no socket to read from."""
+        self.paused.pop(session.conn, None)
+
+    def _resume(self, session: "Session") -> None:
+        if self._full or session.pending_bytes * 2 >= self._connection_bytes_max:
+            return
+        if self.paused.get(session.conn) is session:
+            del self.paused[session.conn]
+            session.amqp.reading_paused = False
+            self._outputs.append(ResumeReading(session.conn))

@@ -1,0 +1,196 @@
+"""One client connection: from its login to the last thing that it leaves behind.
+
+Takes the events of the protocol core, hands those of a channel to its `ChannelSession`, and answers for the
+connection as a whole: login, vhost, bounds, its exclusive queues, its end.
+"""
+
+from typing import TYPE_CHECKING
+
+from cluster.types import METADATA_GROUP
+from node.amqp.events import (
+    ChannelClosed,
+    ChannelOpened,
+    ConnectionClosed,
+    Event,
+    Login,
+    Open,
+    Publish,
+    Request,
+    Settle,
+)
+from node.broker import commands, topology_commands
+from node.errors import AmqpError
+from node.session.channel import ChannelSession
+from node.session.ports import CheckLogin
+from node.session.publish import RUN_BYTES
+
+if TYPE_CHECKING:
+    from node.amqp import Connection
+    from node.session.deliver import Consumer
+    from node.session.shared import Shared
+
+
+class Session:
+    """The broker's side of one connection.
+
+    Args:
+        shared: what all connections of the node share.
+        conn: the shell's number for the socket.
+        amqp: the protocol core.
+        is_loopback: True: the client is on this host.
+    """
+
+    __slots__ = (
+        "amqp", "channels", "conn", "ended", "id", "is_loopback", "may_own", "node", "pending_bytes",
+        "room_bytes", "shared", "stalled", "tickets", "user", "vhost", "writable",
+    )  # fmt: skip
+
+    def __init__(self, shared: "Shared", conn: int, amqp: "Connection", *, is_loopback: bool) -> None:
+        self.shared = shared
+        self.node = shared.node
+        self.tickets = shared.tickets
+        self.conn = conn
+        self.amqp = amqp
+        self.is_loopback = is_loopback
+        self.id = shared.node.next_id()
+        self.user = ""
+        self.vhost = ""
+        self.ended = False
+        self.may_own = False  # True: it has asked for an exclusive queue
+        self.channels: dict[int, ChannelSession] = {}
+        self.pending_bytes = 0
+        self.writable = True
+        self.room_bytes = shared.options.output_bytes_max
+        self.stalled: dict[int, Consumer] = {}  # consumers with deliveries that are not written yet
+
+    # Events
+
+    def handle(self, events: list[Event]) -> None:
+        """Do what the client asked, in its order."""
+        for event in events:
+            kind = type(event)
+            if kind is Publish or kind is Settle or kind is Request:
+                channel: ChannelSession = event.channel.session  # type: ignore[union-attr]  # narrowed by `kind`
+                if channel.gone:
+                    continue
+                if kind is Publish:
+                    self.charge(len(event.packed) + RUN_BYTES)  # type: ignore[union-attr]
+                channel.handle(event)  # type: ignore[arg-type]
+            elif not self.ended:
+                self._control(event)
+        self.touch()
+
+    def login_result(self, user: str | None) -> None:
+        """The shell has checked the password: the user's name, or None."""
+        if self.ended:
+            return
+        if user is None:
+            self.amqp.login_refused("")
+        else:
+            self.user = user
+            self.amqp.login_accepted(user)
+            self.handle(self._held_back())
+        self.touch()
+
+    def fail(self, error: AmqpError) -> None:
+        """Close the connection and give up all that it has not finished."""
+        if not self.ended:
+            self.ended = True
+            self.amqp.fail(error)
+            self.touch()
+        self.stalled.clear()
+        self.shared.pressure.forget(self)
+        for channel in list(self.channels.values()):
+            channel.gone = True
+            channel.close()
+        self._finish()
+
+    def end(self) -> None:
+        """The client has gone: finish what it sent, answer nothing, free the rest."""
+        if self.ended:
+            return
+        self.ended = True
+        self.stalled.clear()
+        self.shared.pressure.forget(self)
+        for channel in list(self.channels.values()):
+            channel.leave()
+        self._finish()
+
+    def channel_closed(self, channel: ChannelSession) -> None:
+        """A channel has nothing more to do: free what it holds, here and in the groups."""
+        if self.channels.pop(channel.id, None) is None:
+            return
+        for consumer in channel.consumers.values():
+            self.shared.consumers.pop(consumer.id, None)
+            self.stalled.pop(consumer.id, None)
+        for group in channel.groups:
+            self.node.submit(group, commands.close_session(0, channel.id))
+        if self.ended:
+            self._finish()
+
+    def is_known_to(self, group: int) -> bool:
+        """Whether a channel has a session in the group."""
+        return any(group in channel.groups for channel in self.channels.values())
+
+    def forget_plans(self) -> None:
+        """The user's permissions have changed: where its messages may go must be found anew."""
+        for channel in self.channels.values():
+            channel.plans.clear()
+
+    # Bounds
+
+    def charge(self, size_bytes: int) -> None:
+        """The client has handed in `size_bytes`."""
+        self.shared.pressure.charge(self, size_bytes)
+
+    def release(self, size_bytes: int) -> None:
+        """`size_bytes` of what the client handed in are done with."""
+        self.shared.pressure.release(self, size_bytes)
+
+    def touch(self) -> None:
+        """There may be something to send to the client."""
+        self.shared.dirty[self.conn] = self
+
+    def _control(self, event: Event) -> None:
+        match event:
+            case ChannelOpened(channel):
+                opened = ChannelSession(self, channel)
+                channel.session = opened
+                self.channels[opened.id] = opened
+            case ChannelClosed(channel):
+                channel.session.leave()
+            case Login(mechanism, user, password):
+                self._login(mechanism, user, password)
+            case Open(vhost):
+                self._open(vhost)
+            case ConnectionClosed():
+                self.end()
+            case _:
+                msg = f"unexpected event {event!r}"
+                raise AssertionError(msg)
+
+    def _login(self, mechanism: str, user: str, password: str) -> None:
+        if user == "guest" and not self.is_loopback and not self.shared.options.guest_is_remote:
+            self.login_result(None)
+            return
+        self.shared.outputs.append(CheckLogin(self.conn, mechanism, user, password))
+
+    def _open(self, vhost: str) -> None:
+        error = self.node.topology.check_vhost_access(self.user, vhost)
+        if error is not None:
+            self.fail(error)
+            return
+        self.vhost = vhost
+        self.amqp.open_accepted()
+        self.handle(self._held_back())
+
+    def _held_back(self) -> list[Event]:
+        """What the client sent while the core waited for an answer of ours."""
+        return self.amqp.receive_data(b"", self.node.now_ms())
+
+    def _finish(self) -> None:
+        """Once the connection has ended and its last channel is done, its exclusive queues go."""
+        if self.channels or not self.may_own:
+            return
+        self.may_own = False
+        self.node.submit(METADATA_GROUP, topology_commands.close_session(0, self.id))

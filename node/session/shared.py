@@ -1,0 +1,59 @@
+"""What all sessions of a node share: the way to the groups, open tickets, consumers by id, the output."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from node.session.locator import Locator
+from node.session.ports import NodePort, Output
+from node.session.pressure import Pressure
+from node.session.tickets import Tickets
+
+if TYPE_CHECKING:
+    from node.amqp import Options as AmqpOptions
+    from node.session.deliver import Consumer
+    from node.session.session import Session
+
+ENSURED_MAX = 65536
+"""How many queues are remembered as handed to their shard before the memory starts anew."""
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """Bounds and rules of a node's sessions.
+
+    Args:
+        amqp: for each connection's protocol core.
+        connection_bytes_max: handed in by one connection and not applied yet; above, it is not read.
+        node_bytes_max: the same for all connections together.
+        output_bytes_max: frames built for one connection in one turn; deliveries beyond wait as references.
+        request_timeout_ms: how long a request waits for a quorum.
+        guest_is_remote: True: user guest may come from other hosts too.
+    """
+
+    amqp: "AmqpOptions"
+    connection_bytes_max: int = 8 << 20
+    node_bytes_max: int = 256 << 20
+    output_bytes_max: int = 1 << 20
+    request_timeout_ms: int = 10_000
+    guest_is_remote: bool = False
+
+
+class Shared:
+    """One per node; see the module."""
+
+    __slots__ = (
+        "consumers", "dirty", "ensured", "locator", "node", "options", "outputs", "pressure", "stalled",
+        "tickets",
+    )  # fmt: skip
+
+    def __init__(self, options: Options, node: NodePort) -> None:
+        self.options = options
+        self.node = node
+        self.outputs: list[Output] = []
+        self.tickets = Tickets(node, options.request_timeout_ms)
+        self.pressure = Pressure(options.connection_bytes_max, options.node_bytes_max, self.outputs)
+        self.locator = Locator(node)
+        self.consumers: dict[int, Consumer] = {}
+        self.dirty: dict[int, Session] = {}  # connections with something to send
+        self.stalled: dict[int, Session] = {}  # writable connections whose turn's output was used up
+        self.ensured: dict[int, None] = {}  # uids for which this node has submitted create_queue
