@@ -70,7 +70,7 @@ def changed(configuration: Configuration, change: MembershipChange) -> Configura
     if not voters:
         raise MembershipRefused("no voter would be left")
     before = configuration.voters
-    differing = [node for node in {*before, *voters} if (node in before) != (node in voters)]
+    differing = [node for node in sorted({*before, *voters}) if (node in before) != (node in voters)]
     if len(differing) <= 1:
         return Configuration(tuple(sorted(voters)), tuple(sorted(learners)))
     # A node never votes and learns at once: a demoted voter becomes a learner when the old majority ends.
@@ -86,7 +86,9 @@ def changed(configuration: Configuration, change: MembershipChange) -> Configura
 def _left(configuration: Configuration) -> Configuration:
     if not configuration.outgoing:
         raise MembershipRefused("no joint change is under way")
-    return Configuration(configuration.voters, tuple(sorted((*configuration.learners, *configuration.learners_next))))
+    return Configuration(
+        configuration.voters, tuple(sorted((*configuration.learners, *configuration.learners_next)))
+    )
 
 
 def members(configuration: Configuration) -> list[int]:

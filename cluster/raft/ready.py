@@ -39,7 +39,8 @@ class SoftState(NamedTuple):
     role: Role
 
 
-class ReadState(NamedTuple):
+@dataclass(slots=True)
+class ReadState:
     """An answered read: once `index` is applied, the local state is at least as new as the question."""
 
     token: int
@@ -53,8 +54,8 @@ class Ready:
     Args:
         number: rises by one with each Ready of the group since its start.
         soft_state: None if unchanged since the last Ready.
-        hard_state: to store; None if it need not be. A commit index that rose alone waits for the next write: it is
-            only a hint after a restart, except that it must be as new as the entries stored with it.
+        hard_state: to store; None if it need not be. A commit index that rose alone waits for the next write:
+            it is only a hint after a restart, except that it must be as new as the entries stored with it.
         snapshot: install the staged state of this position: it replaces the whole log and the state machine.
         truncate_from: delete every stored entry at or above this index before storing `entries`.
         entries: to store, ascending, contiguous, may be empty.
@@ -80,7 +81,10 @@ class Ready:
 
     @property
     def must_sync(self) -> bool:
-        """Whether there is anything to write; if not, and nothing older is under way, it is durable as it stands."""
+        """Whether there is anything to write; if not, it is durable as soon as the Readys before it are."""
         return bool(
-            self.entries or self.hard_state is not None or self.snapshot is not None or self.truncate_from is not None
+            self.entries
+            or self.hard_state is not None
+            or self.snapshot is not None
+            or self.truncate_from is not None
         )

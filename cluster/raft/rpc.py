@@ -54,7 +54,7 @@ class AppendReply:
 
     Args:
         index: accepted: the last index known to match. Rejected: the prev_log_index that did not match.
-        rejected: see above. A rejection without hints (hint_index 0) tells a leader of an older term to step down.
+        rejected: see above. One of a newer term, with index 0, tells a stale leader to step down.
         hint_index: rejected: the highest index at which the logs can still match.
         hint_term: term of the member's entry at hint_index, 0 if unknown.
     """
@@ -118,7 +118,7 @@ class RequestVote:
 
 @dataclass(slots=True)
 class VoteReply:
-    """Voter to candidate. A granted pre-vote carries the term that was asked for, a refusal the voter's term."""
+    """Voter to candidate. A granted pre-vote carries the term asked for, a refusal the voter's term."""
 
     KIND: ClassVar[Kind] = Kind.VOTE_REPLY
     source: int
@@ -130,7 +130,10 @@ class VoteReply:
 
 @dataclass(slots=True)
 class InstallSnapshot:
-    """Leader to member: its saved state at `meta`. The host moves and stages the rows, then steps this at the receiver."""
+    """Leader to member: its saved state at `meta`.
+
+    The host moves and stages the rows, and steps this message at the receiver when they are complete.
+    """
 
     KIND: ClassVar[Kind] = Kind.INSTALL_SNAPSHOT
     source: int
@@ -151,7 +154,7 @@ class TimeoutNow:
 
 @dataclass(slots=True)
 class ReadIndex:
-    """Follower to leader: which commit index must I have applied to read what is current? (dissertation 6.4)."""
+    """Follower to leader: what must I have applied to read what is current (dissertation 6.4)?"""
 
     KIND: ClassVar[Kind] = Kind.READ_INDEX
     source: int
