@@ -1,7 +1,7 @@
 """The basic properties of a content header (AMQP 1.8.1, 4.2.6.1), decoded on demand.
 
-On a message's path the header stays the bytes that arrived; this is for who must look into it: headers exchanges,
-expiration, user-id, dead lettering, the admin interface. Text that is not UTF-8 survives a round trip.
+On a message's path the header stays the bytes that arrived; this is for who must look into it: headers
+exchanges, expiration, user-id, dead lettering, administration. Text that is not UTF-8 survives a round trip.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def decode_header(payload: bytes) -> tuple[int, BasicProperties]:
 
 
 def decode_headers(payload: bytes) -> Table:
-    """Only the property `headers` of a content header, empty where there is none. Raises as `decode_header` does."""
+    """Only the property `headers` of a content header, {} where there is none. Raises as `decode_header`."""
     check_header(payload)
     if not payload[12] << 8 & _HEADERS_FLAG:
         return {}

@@ -1,4 +1,4 @@
-"""Frames to runs and runs to frames (AMQP 4.2.3, 4.2.6) in plain Python: the codec's meaning, and its fallback.
+"""Frames to runs and runs to frames (AMQP 4.2.3, 4.2.6) in plain Python: meaning and fallback of the codec.
 
 First and last on a message's path. `_codec.pyx` does the same on pointers and is held equal to this module by
 tests; `codec.py` picks one of the two. Nothing here raises on what a peer sent, save `check_header`, which is
