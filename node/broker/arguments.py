@@ -1,8 +1,8 @@
 """The x-* arguments of queues and exchanges: what is valid, and what a second declaration must repeat.
 
-Each known argument has one small check; its answer is the Erlang term that RabbitMQ puts into the 406. Arguments of
-features that come later are checked, kept and compared all the same. Unknown arguments are kept, and not compared.
-Limits, order and texts: docs of RabbitMQ 4.x (rabbit_amqqueue:declare_args).
+Each known argument has one small check; its answer is the Erlang term that RabbitMQ puts into the 406.
+Arguments of features that come later are checked, kept and compared all the same. Unknown arguments are kept,
+and not compared. Limits, order and texts: docs of RabbitMQ 4.x (rabbit_amqqueue:declare_args).
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,9 @@ def _positive(value: Any, arguments: Arguments) -> str | None:
 
 
 def _milliseconds(value: Any, arguments: Arguments) -> str | None:
-    return _not_negative(value, arguments) or (f"{{value_too_big,{value}}}" if value > EXPIRY_MS_MAX else None)
+    return _not_negative(value, arguments) or (
+        f"{{value_too_big,{value}}}" if value > EXPIRY_MS_MAX else None
+    )
 
 
 def _expires(value: Any, arguments: Arguments) -> str | None:
@@ -86,7 +88,7 @@ def _max_age(value: Any, arguments: Arguments) -> str | None:
 
 
 def _filter_size(value: Any, arguments: Arguments) -> str | None:
-    wrong = "\"Invalid value for x-stream-filter-size-bytes\""
+    wrong = '"Invalid value for x-stream-filter-size-bytes"'
     return _not_negative(value, arguments) or (None if 16 <= value <= 255 else wrong)
 
 
@@ -154,7 +156,9 @@ def queue_type(arguments: Arguments) -> str:
     return kind if isinstance(kind, str) else "classic"
 
 
-def check_queue_arguments(vhost: str, name: str, arguments: Arguments, *, durable: bool, exclusive: bool) -> None:
+def check_queue_arguments(
+    vhost: str, name: str, arguments: Arguments, *, durable: bool, exclusive: bool
+) -> None:
     """Raise the 406 for the first argument of a new queue that is not valid."""
     title = queue_title(vhost, name)
     target = arguments.get("x-dead-letter-exchange", "")
@@ -192,11 +196,11 @@ def check_exchange_arguments(vhost: str, name: str, arguments: Arguments) -> Non
 
 
 def locked(record: QueueRecord) -> ResourceLocked:
-    """The 405 for a queue that belongs to another session, or is declared exclusive by only one of two declarations."""
+    """The 405 for a queue of another session, or declared exclusive by only one of two declarations."""
     title = queue_title(record.vhost, record.name)
     return ResourceLocked(
-        f"cannot obtain exclusive access to locked {title}. It could be originally declared on another connection "
-        "or the exclusive property value does not match that of the original declaration."
+        f"cannot obtain exclusive access to locked {title}. It could be originally declared on another "
+        "connection or the exclusive property value does not match that of the original declaration."
     )
 
 
@@ -252,4 +256,6 @@ def _shown(arguments: Arguments, key: str) -> str:
 
 
 def _inequivalent(title: str, key: str, received: str, current: str) -> PreconditionFailed:
-    return PreconditionFailed(f"inequivalent arg '{key}' for {title}: received {received} but current is {current}")
+    return PreconditionFailed(
+        f"inequivalent arg '{key}' for {title}: received {received} but current is {current}"
+    )

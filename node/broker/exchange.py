@@ -1,7 +1,7 @@
 """Exchanges at work: which bindings a message follows, for each exchange type.
 
-A matcher holds the bindings of one exchange, so that adding and removing one takes the same time whatever their
-number. Walking from exchange to exchange, and caching, is done by vhost.py.
+A matcher holds the bindings of one exchange, so that adding and removing one takes the same time whatever
+their number. Walking from exchange to exchange, and caching, is done by vhost.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ Headers = Callable[[], Mapping[str, Any]]
 """Decodes the headers of the message at hand; only called where a headers exchange is in the way."""
 
 BindingKey = tuple[bool, str, str, bytes]
-"""What makes a binding of an exchange the same as another: to an exchange?, destination, routing key, arguments."""
+"""What tells the bindings of an exchange apart: to an exchange?, destination, routing key, arguments."""
 
 
 class QueueNode:
@@ -113,7 +113,7 @@ class DirectMatcher:
         if not bound:
             del self._by_key[binding.routing_key]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:
+    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those with this very key."""
         bound = self._by_key.get(routing_key)
         return bound.values() if bound else ()
@@ -136,7 +136,7 @@ class FanoutMatcher:
         """Let a binding go."""
         del self._bound[binding.uid]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:
+    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """All."""
         return self._bound.values()
 
@@ -158,7 +158,7 @@ class TopicMatcher:
         """Let a binding go."""
         self._trie.remove(binding.routing_key, binding.uid)
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:
+    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those whose pattern the key matches."""
         return self._trie.match(routing_key)
 
@@ -180,7 +180,7 @@ class HeadersMatcher:
         """Let a binding go."""
         del self._bound[binding.uid]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:
+    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those whose pattern the headers match."""
         if not self._bound:
             return ()
@@ -191,8 +191,8 @@ class HeadersMatcher:
 class HeadersPattern:
     """What a binding to a headers exchange asks of the headers of a message.
 
-    `all` is met by no condition at all, `any` is not. A condition without a value (void) asks only that the header
-    is there. Conditions whose name begins with x- count only in the -with-x modes, x-match itself never.
+    `all` is met by no condition at all, `any` is not. A condition without a value (void) asks only that the
+    header is there. Names that begin with x- count only in the -with-x modes, x-match itself never.
     """
 
     __slots__ = ("_conditions", "_is_any")

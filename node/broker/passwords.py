@@ -1,4 +1,4 @@
-"""Passwords as salted scrypt hashes (RFC 7914). Slow on purpose: call these off the loop, never in `apply`."""
+"""Passwords as salted scrypt hashes (RFC 7914): slow on purpose, so never on the loop nor in `apply`."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ _COST = {"n": 1 << 14, "r": 8, "p": 1, "dklen": 32}  # 16 MiB and some 50 ms
 
 GUEST_SALT = b"warren formation"
 GUEST_HASH = bytes.fromhex("0867584d904814400700d8b70682f7d85a52d09049f009288790f4654f221a61")
-"""Of the password guest, which is no secret: guest may only come over loopback unless the operator says otherwise."""
+"""Of the password guest, which is no secret: the frontend lets guest in over loopback only."""
 
 
 def hash_password(password: str, salt: bytes) -> bytes:

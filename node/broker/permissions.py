@@ -1,7 +1,7 @@
 """May a user configure, write or read a name: the patterns, their bounds, and the answers.
 
-Patterns are searched, as RabbitMQ does, not matched from the start. They are compiled where they are used, never in
-`apply`: what compiles could differ between versions of Python, and replicas must not.
+Patterns are searched, as RabbitMQ does, not matched from the start. They are compiled where they are used,
+never in `apply`: what compiles could differ between versions of Python, and replicas must not.
 """
 
 import re
@@ -12,9 +12,8 @@ PATTERN_SIZE_MAX = 255
 """Characters in a pattern; RabbitMQ's users rarely pass 100."""
 
 
-
 def check_pattern(pattern: str) -> None:
-    """Raise 406 for a pattern that is too long, does not compile, or could take exponential time to search."""
+    """Raise 406 for a pattern that is too long, does not compile, or could take exponential time."""
     if len(pattern) > PATTERN_SIZE_MAX:
         raise PreconditionFailed(f"permission pattern longer than {PATTERN_SIZE_MAX} characters")
     if _could_blow_up(pattern):
@@ -92,7 +91,7 @@ class Patterns:
         self._count_max = count_max
 
     def allows(self, pattern: str, name: str) -> bool:
-        """Whether the pattern is found in the name; one that does not compile allows nothing, an empty one only ''."""
+        """Whether the pattern is found in the name; one that does not compile allows nothing."""
         if not pattern:
             return not name  # RabbitMQ takes '' for '^$'
         if pattern not in self._compiled:

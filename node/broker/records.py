@@ -16,7 +16,7 @@ class QueueRecord:
     """A queue.
 
     Args:
-        uid: rising with the order of creation, never used again: a queue deleted and declared again has another.
+        uid: rising with the order of creation, never used again, not even for the same name.
         group: the shard that holds it, or MEMORY_GROUP + node.
         durable: False for every exclusive queue.
         arguments: as declared, without x-name-prefix. Not to be changed.

@@ -1,8 +1,8 @@
 """The topic trie: binding patterns by word, matched word by word with all possibilities side by side.
 
-`*` stands for exactly one word, `#` for any number of words, none included. An empty routing key has no words;
-`a..b` has three, one of them empty. Time is bounded by words times trie nodes, also for patterns full of `#`,
-where backtracking would explode.
+`*` stands for exactly one word, `#` for any number of words, none included. An empty routing key has no
+words; `a..b` has three, one of them empty. Time is bounded by words times trie nodes, also for patterns full
+of `#`, where backtracking would explode.
 """
 
 from collections.abc import Iterator

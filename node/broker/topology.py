@@ -1,13 +1,17 @@
-"""TopologyMachine, the state machine of the metadata group: vhosts, exchanges, queues, bindings, users, permissions.
+"""TopologyMachine, the state machine of the metadata group: vhosts, exchanges, queues, bindings, users,
+permissions.
 
-Group 0 is applied on every node, so that every node knows the way of every message. A declaration is answered when
-the node that the client is connected to has applied it. Handlers check first and change then; what a client did wrong
-is raised as the spec's exception, caught in one place, and becomes the value of its Reply.
+Group 0 is applied on every node, so that every node knows the way of every message. A declaration is answered
+when the node that the client is connected to has applied it. Handlers check first and change then; what a
+client did wrong is raised as the spec's exception, caught in one place, and becomes the value of its Reply.
 
 The state at formation: vhost `/` and user guest with password guest and all permissions.
 """
 
+# ruff: noqa: PLR0917, ARG002 - handlers are called alike, with the fields of their command in its order
+
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cluster.machine import Meta, Row
@@ -27,7 +31,7 @@ from node.broker.effects import Reply
 from node.broker.exchange import ExchangeNode, QueueNode, check_binding_arguments
 from node.broker.passwords import GUEST_HASH, GUEST_SALT
 from node.broker.permissions import PATTERN_SIZE_MAX
-from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
+from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord
 from node.broker.topology_commands import Kind, decode_commands
 from node.broker.topology_effects import (
     ExchangeDeclared,
@@ -38,8 +42,8 @@ from node.broker.topology_effects import (
     UserChanged,
     VhostDeleted,
 )
-from node.broker.topology_rows import FORMAT_VERSION, HeaderRow, PermissionRow, Table, decode_rows
-from node.broker.topology_view import TopologyView
+from node.broker.topology_rows import PermissionRow
+from node.broker.topology_state import TopologyState
 from node.broker.values import decode_table
 from node.broker.vhost import Vhost
 from node.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed
@@ -62,7 +66,7 @@ METHODS: dict[int, tuple[int, int]] = {
 """Class and method that an error names, for the commands that a client's method asks for."""
 
 
-class TopologyMachine(TopologyView):
+class TopologyMachine(TopologyState):
     """Group 0 on one node.
 
     Args:
@@ -114,7 +118,7 @@ class TopologyMachine(TopologyView):
         """Delete the exclusive queues of all sessions of `meta.origin`."""
         sessions = self._owned.get(meta.origin, {})
         for node in [node for owned in sessions.values() for node in owned.values()]:
-            self._drop_queue(node, Reason.ORIGIN_GONE)
+            self._end_queue(node, Reason.ORIGIN_GONE)
         return self._take_effects()
 
     def live(self) -> Mapping[int, int]:
@@ -131,16 +135,8 @@ class TopologyMachine(TopologyView):
 
     def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Become the state that the rows describe; no rows at all are the state at formation."""
-        decoded = decode_rows(rows)
-        version = self._vhosts_version + 1
-        TopologyView.__init__(self)
-        self._vhosts_version = version  # caches outside must not take the old for the new
-        if not decoded:
+        if not self._restore(rows):
             self._form()
-            return
-        for table, uid, fields in decoded:
-            self._restore_row(table, uid, fields)
-        self._rows.settle()
 
     def _take_effects(self) -> list[Any]:
         effects, self._effects = self._effects, []
@@ -148,45 +144,10 @@ class TopologyMachine(TopologyView):
 
     def _form(self) -> None:
         start = Meta(0, 0, 0)
-        self._rows.put(Table.HEADER, 0, HeaderRow(FORMAT_VERSION, 0))
         self._add_vhost(start, "/")
         self._add_user(start, "guest", GUEST_SALT, GUEST_HASH, "administrator")
         self._set_permissions(start, "guest", "/", ".*", ".*", ".*")
         self._effects = []
-
-    def _restore_row(self, table: Table, uid: int, fields: list[Any]) -> None:
-        match table:
-            case Table.HEADER:
-                self._last_uid = fields[1]
-                self._rows.put(table, uid, HeaderRow(*fields))
-            case Table.VHOST:
-                self._put_vhost(uid, fields[0])
-            case Table.USER:
-                self._put_user(uid, *fields)
-            case Table.PERMISSION:
-                user, vhost, *patterns = fields
-                self._put_permission(PermissionRow(uid, user, vhost, Permission(*patterns)))
-            case Table.EXCHANGE:
-                vhost, *properties, arguments = fields
-                self._vhosts[vhost].add_exchange(
-                    ExchangeRecord(uid, vhost, *properties, decode_table(arguments))
-                )
-            case Table.QUEUE:
-                vhost, name, group, durable, auto_delete, arguments, exclusive, node, session = fields
-                owner = Owner(node, session) if exclusive else None
-                table_ = decode_table(arguments)
-                self._put_queue(QueueRecord(uid, vhost, name, group, durable, auto_delete, table_, owner))
-            case Table.BINDING:
-                vhost, source, to_exchange, destination, key, arguments = fields
-                host = self._vhosts[vhost]
-                target = (host.exchanges if to_exchange else host.queues)[destination]
-                host.bind(uid, host.exchanges[source], target, key, arguments)
-
-    def _new_uid(self, meta: Meta) -> int:
-        """Entry index << 16 | ordinal; an entry with more than 65,536 new things borrows from the next index."""
-        self._last_uid = max(self._last_uid + 1, meta.index << 16)
-        self._rows.put(Table.HEADER, 0, HeaderRow(FORMAT_VERSION, self._last_uid))
-        return self._last_uid
 
     # exchanges
 
@@ -213,8 +174,7 @@ class TopologyMachine(TopologyView):
             return ExchangeDeclared(node.record, created=False)
         _check_not_reserved("exchange", name)
         check_exchange_arguments(vhost, name, table)
-        properties = (exchange_type, durable, auto_delete, internal)
-        record = ExchangeRecord(self._new_uid(meta), vhost, name, *properties, table)
+        record = replace(wanted, uid=self._new_uid(meta))
         host.add_exchange(record)
         return ExchangeDeclared(record, created=True)
 
@@ -317,37 +277,18 @@ class TopologyMachine(TopologyView):
         self._effects.append(QueueCreated(record))
         return QueueDeclared(record, created=True)
 
-    def _put_queue(self, record: QueueRecord) -> None:
-        node = self._vhosts[record.vhost].add_queue(record)
-        self._queues[record.uid] = node
-        if record.owner is not None:
-            sessions = self._owned.setdefault(record.owner.node, {})
-            sessions.setdefault(record.owner.session, {})[record.uid] = node
-
     def _delete_queue(self, meta: Meta, uid: int) -> None:
         node = self._queues.get(uid)
         if node is not None:
-            self._drop_queue(node, Reason.DELETED)
+            self._end_queue(node, Reason.DELETED)
 
     def _close_session(self, meta: Meta, session: int) -> None:
         for node in list(self._owned.get(meta.origin, {}).get(session, {}).values()):
-            self._drop_queue(node, Reason.SESSION_CLOSED)
+            self._end_queue(node, Reason.SESSION_CLOSED)
 
-    def _drop_queue(self, node: QueueNode, reason: Reason) -> None:
-        record = node.record
-        self._vhosts[record.vhost].remove_queue(node)
-        self._forget_queue(record, reason)
-
-    def _forget_queue(self, record: QueueRecord, reason: Reason) -> None:
-        del self._queues[record.uid]
-        if record.owner is not None:
-            sessions = self._owned[record.owner.node]
-            del sessions[record.owner.session][record.uid]
-            if not sessions[record.owner.session]:
-                del sessions[record.owner.session]
-            if not sessions:
-                del self._owned[record.owner.node]
-        self._effects.append(QueueDeleted(record, reason))
+    def _end_queue(self, node: QueueNode, reason: Reason) -> None:
+        self._drop_queue(node)
+        self._effects.append(QueueDeleted(node.record, reason))
 
     # vhosts
 
@@ -356,34 +297,12 @@ class TopologyMachine(TopologyView):
         if name not in self._vhosts:
             self._put_vhost(self._new_uid(meta), name)
 
-    def _put_vhost(self, uid: int, name: str) -> None:
-        self._vhosts[name] = Vhost(uid, name, self._rows)
-        self._vhosts_version += 1
-        self._rows.put(Table.VHOST, uid, name)
-
     def _delete_vhost(self, meta: Meta, name: str) -> None:
         host = self._vhost(name)
         for queue in list(host.queues.values()):
-            self._drop_queue(queue, Reason.VHOST_DELETED)
-        for exchange in list(host.exchanges.values()):
-            # An auto-delete exchange may have gone with the one before; those that every vhost has go with it.
-            if exchange.record.uid and host.exchanges.get(exchange.record.name) is exchange:
-                host.remove_exchange(exchange)
-        for source in host.exchanges.values():
-            for binding in list(source.outgoing.values()):
-                host.unbind(binding)
-        for user in self._permissions:
-            self._drop_permission(user, name)
-        del self._vhosts[name]
-        self._vhosts_version += 1
-        self._rows.drop(Table.VHOST, host.uid)
+            self._end_queue(queue, Reason.VHOST_DELETED)
+        self._drop_vhost(host)
         self._effects.append(VhostDeleted(name))
-
-    def _vhost(self, name: str) -> Vhost:
-        host = self._vhosts.get(name)
-        if host is None:
-            raise NotFound(f"no vhost '{name}'")
-        return host
 
     # users
 
@@ -394,19 +313,8 @@ class TopologyMachine(TopologyView):
         self._put_user(uid, name, salt, password_hash, tags)
         self._effects.append(UserChanged(name, deleted=False))
 
-    def _put_user(self, uid: int, name: str, salt: bytes, password_hash: bytes, tags: str) -> None:
-        names = tuple(tag for tag in tags.split(",") if tag)
-        record = self._users[name] = UserRecord(uid, name, salt, password_hash, names)
-        self._permissions.setdefault(name, {})
-        self._rows.put(Table.USER, uid, record)
-
     def _delete_user(self, meta: Meta, name: str) -> None:
-        record = self._user(name)
-        for vhost in list(self._permissions[name]):
-            self._drop_permission(name, vhost)
-        del self._permissions[name]
-        del self._users[name]
-        self._rows.drop(Table.USER, record.uid)
+        self._drop_user(self._user(name))
         self._effects.append(UserChanged(name, deleted=True))
 
     def _set_permissions(
@@ -414,7 +322,8 @@ class TopologyMachine(TopologyView):
     ) -> None:
         self._user(user)
         self._vhost(vhost)
-        # Whether they compile is for those who make commands (permissions.py); here only what all replicas agree on.
+        # Whether they compile is for those who make commands (permissions.py); here only what all replicas
+        # agree on.
         if max(len(configure), len(write), len(read)) > PATTERN_SIZE_MAX:
             raise PreconditionFailed(f"permission pattern longer than {PATTERN_SIZE_MAX} characters")
         current = self._permissions[user].get(vhost)
@@ -422,29 +331,10 @@ class TopologyMachine(TopologyView):
         self._put_permission(PermissionRow(uid, user, vhost, Permission(configure, write, read)))
         self._effects.append(UserChanged(user, deleted=False))
 
-    def _put_permission(self, row: PermissionRow) -> None:
-        self._permissions[row.user][row.vhost] = row
-        self._decisions.clear()
-        self._rows.put(Table.PERMISSION, row.uid, row)
-
     def _clear_permissions(self, meta: Meta, user: str, vhost: str) -> None:
         self._user(user)
         if self._drop_permission(user, vhost):
             self._effects.append(UserChanged(user, deleted=False))
-
-    def _drop_permission(self, user: str, vhost: str) -> bool:
-        row = self._permissions[user].pop(vhost, None)
-        if row is None:
-            return False
-        self._decisions.clear()
-        self._rows.drop(Table.PERMISSION, row.uid)
-        return True
-
-    def _user(self, name: str) -> UserRecord:
-        record = self._users.get(name)
-        if record is None:
-            raise NotFound(f"no user '{name}'")
-        return record
 
 
 def _find_exchange(host: Vhost, name: str) -> ExchangeNode:

@@ -1,10 +1,13 @@
 """The commands of the metadata group: what is written to its log to change the topology.
 
-One command is `kind u8 | body length u32 | body`, a body is a `ticket u64` and the fields that `FIELDS` names.
-Each function below makes one command as a tuple of parts, to be joined by the host. They refuse what must never
-be logged (tables that nest too deep, regular expressions that do not compile); everything else is judged by
-`apply`, with the state at hand. CR and LF are stripped from the names of exchanges and queues, as RabbitMQ does.
+One command is `kind u8 | body length u32 | body`, a body is a `ticket u64` and the fields that `FIELDS`
+names. Each function below makes one command as a tuple of parts, to be joined by the host. They refuse what
+must never be logged (tables that nest too deep, regular expressions that do not compile); everything else is
+judged by `apply`, with the state at hand. CR and LF are stripped from the names of exchanges and queues, as
+RabbitMQ does.
 """
+
+# ruff: noqa: PLR0917 - a command has as many arguments as the method of the protocol, in its order
 
 import struct
 from enum import IntEnum
@@ -147,7 +150,7 @@ def declare_queue(
 
 
 def delete_queue(ticket: int, uid: int) -> Parts:
-    """Reply: None (also if there was none). The shard has been asked first: it knows if-unused and if-empty."""
+    """Reply: None (also if there was none). The shard is asked first: it knows if-unused and if-empty."""
     return _command(Kind.DELETE_QUEUE, ticket, uid)
 
 

@@ -1,7 +1,8 @@
 """What the metadata group tells a node: replies to its own sessions, and changes that every node must act on.
 
-`effects.Reply(ticket, value)` goes only to the node that submitted the command. Its value is a result below, None,
-or an AmqpError (not raised). The other effects go out on every node, in the order in which things happened.
+`effects.Reply(ticket, value)` goes only to the node that submitted the command. Its value is a result below,
+None, or an AmqpError (not raised). The other effects go out on every node, in the order in which things
+happened.
 """
 
 from enum import Enum
@@ -42,8 +43,9 @@ class QueueCreated(NamedTuple):
 class QueueDeleted(NamedTuple):
     """A queue is gone from the topology, with its bindings.
 
-    Its group must drop it too where the reason is not DELETED: the owner's node for an exclusive queue (the node
-    that ended needs nothing), the shard's leader for the rest. Its consumers are told by the group's machine.
+    Its group must drop it too where the reason is not DELETED: the owner's node for an exclusive queue (the
+    node that ended needs nothing), the shard's leader for the rest. Its consumers are told by the group's
+    machine.
     """
 
     record: QueueRecord
@@ -57,7 +59,7 @@ class VhostDeleted(NamedTuple):
 
 
 class UserChanged(NamedTuple):
-    """Password, tags or permissions of a user changed, or the user is gone: what was cached of it is stale."""
+    """Password, tags or permissions of a user changed, or the user is gone."""
 
     name: str
     deleted: bool

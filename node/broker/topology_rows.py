@@ -1,8 +1,8 @@
 """The saved state of the topology: one row for each vhost, user, permission, exchange, queue and binding.
 
-A row's key is the table and the uid of the thing, so names of any length fit; its value is the thing's fields in the
-encoding of the commands, which makes equal states equal bytes. Things are encoded when a checkpoint wants them, not
-when they change: what came and went between two checkpoints costs nothing but a deleted key.
+A row's key is the table and the uid of the thing, so names of any length fit; its value is the thing's fields
+in the encoding of the commands, which makes equal states equal bytes. Things are encoded when a checkpoint
+wants them, not when they change: what came and went between two checkpoints costs nothing but a deleted key.
 """
 
 from collections.abc import Callable, Iterable

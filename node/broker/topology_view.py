@@ -12,7 +12,7 @@ from node.broker.permissions import Patterns, refusal
 from node.broker.records import BindingRecord, ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
 from node.broker.topology_rows import PermissionRow, Rows
 from node.broker.values import decode_table
-from node.broker.vhost import Vhost
+from node.broker.vhost import Version, Vhost
 from node.errors import AccessRefused, NotAllowed, NotFound, SoftError
 
 DECISIONS_MAX = 65_536
@@ -20,7 +20,7 @@ DECISIONS_MAX = 65_536
 
 
 class TopologyView:
-    """The state of the topology, and how to read it. Only topology.py changes it."""
+    """The state of the topology, and how to read it. Only topology_state.py changes it."""
 
     def __init__(self) -> None:
         self._rows = Rows()
@@ -30,7 +30,7 @@ class TopologyView:
         self._users: dict[str, UserRecord] = {}
         self._permissions: dict[str, dict[str, PermissionRow]] = {}  # user, vhost
         self._last_uid = 0
-        self._vhosts_version = 0
+        self._version = Version()
         self._patterns = Patterns()
         self._decisions: dict[tuple[str, str, str, str], bool] = {}
 
@@ -44,10 +44,12 @@ class TopologyView:
         """Names of all vhosts, in order of creation."""
         return list(self._vhosts)
 
-    def routes_version(self, vhost: str) -> int:
-        """Another number whenever a route in this vhost can have changed; for caches of the caller."""
-        found = self._vhosts.get(vhost)
-        return self._vhosts_version << 40 | (found.routes_version if found is not None else 0)
+    @property
+    def routes_version(self) -> int:
+        """Rises with every change of what `route`, `exchange` or `check_access` answer; for caches of the
+        caller.
+        """
+        return self._version.value
 
     def exchange(self, vhost: str, name: str) -> ExchangeRecord | None:
         """The exchange of this name; '' is the default exchange."""
@@ -103,8 +105,8 @@ class TopologyView:
     ) -> tuple[QueueRecord, ...] | None:
         """The queues that a message reaches, each once, by uid; () if none.
 
-        None if there is no such exchange. `headers` is called once for each headers exchange on the way. Internal
-        exchanges and permissions are the caller's to check.
+        None if there is no such exchange. `headers` is called once for each headers exchange on the way.
+        Internal exchanges and permissions are the caller's to check.
         """
         found = self._vhosts.get(vhost)
         return found.route(exchange, routing_key, headers) if found is not None else None
@@ -112,7 +114,9 @@ class TopologyView:
     # the checks that apply makes, for answers that need no command
 
     def find_queue(self, vhost: str, name: str, owner: Owner) -> QueueRecord | SoftError:
-        """The queue, if there is one and `owner` may use it (passive declare, consume, get, purge, delete); 404, 405."""
+        """The queue, if there is one and `owner` may use it (passive declare, consume, get, purge, delete);
+        404, 405.
+        """
         record = self.queue(vhost, name)
         if record is None:
             return NotFound(f"no {queue_title(vhost, name)}")

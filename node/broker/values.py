@@ -1,7 +1,7 @@
-"""Arguments (field tables) as the topology keeps them: canonical bytes, equality as clients expect it, error texts.
+"""Arguments (field tables) as the topology keeps them: as canonical bytes, compared as clients expect it.
 
-The bytes are those of the wire with the keys in order, so equal tables give equal bytes on every replica, and a
-value keeps its type. Nothing here is on the path of messages.
+The bytes are those of the wire with the keys in order, so equal tables give equal bytes on every replica, and
+a value keeps its type. Nothing here is on the path of messages.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Table = Mapping[str, Any]
 
 
 def encode_table(table: Table | None) -> bytes:
-    """The canonical bytes of a table. Raises 406 where it is nested too deep or holds what AMQP cannot carry."""
+    """The canonical bytes of a table. Raises 406 for one too deep or with what AMQP cannot carry."""
     if not table:
         return EMPTY
     try:

@@ -22,25 +22,35 @@ PREDECLARED = (
 )
 
 
+class Version:
+    """A number that rises with every change, so that caches know they are stale."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def rise(self) -> None:
+        """What was read before may be wrong from now on."""
+        self.value += 1
+
+
 class Vhost:
-    """A virtual host.
+    """A virtual host. `version` rises with every change that can alter a route."""
 
-    Args:
-        routes_version: rises with every change that can alter a route.
-    """
+    __slots__ = ("_cached", "_links", "_rows", "_version", "_weight", "exchanges", "name", "queues", "uid")
 
-    __slots__ = ("_cached", "_links", "_rows", "_weight", "exchanges", "name", "queues", "routes_version", "uid")
-
-    def __init__(self, uid: int, name: str, rows: Rows) -> None:
+    def __init__(self, uid: int, name: str, rows: Rows, version: Version) -> None:
         self.uid = uid
         self.name = name
         self.queues: dict[str, QueueNode] = {}
         self.exchanges: dict[str, ExchangeNode] = {}
-        self.routes_version = 0
         self._rows = rows
+        self._version = version
         self._cached: dict[ExchangeNode, None] = {}
         self._weight = 0  # of all cached routes
-        # Exchanges whose routes can depend on more than themselves: sources of bindings to exchanges, and alternates.
+        # Bindings to exchanges and alternate exchanges: while there are any, a route can depend on other
+        # exchanges than its own.
         self._links = 0
         self.exchanges[""] = ExchangeNode(ExchangeRecord(0, name, "", "direct"))
         for exchange, kind in PREDECLARED:
@@ -75,8 +85,22 @@ class Vhost:
         """Remove an exchange, its bindings, and the auto-delete exchanges that are left without one."""
         self._auto_delete(self._take_out(node))
 
+    def clear(self) -> None:
+        """Remove every exchange and binding; the queues have gone before."""
+        for node in list(self.exchanges.values()):
+            for binding in list(node.outgoing.values()):
+                self._remove_binding(binding)
+        for node in list(self.exchanges.values()):
+            if node.record.uid:
+                self._take_out(node)
+
     def bind(
-        self, uid: int, source: ExchangeNode, destination: QueueNode | ExchangeNode, key: str, arguments: bytes
+        self,
+        uid: int,
+        source: ExchangeNode,
+        destination: QueueNode | ExchangeNode,
+        key: str,
+        arguments: bytes,
     ) -> bool:
         """Add a binding; False if it was there."""
         binding = Binding(uid, source, destination, key, arguments)
@@ -149,7 +173,7 @@ class Vhost:
 
     def _forget(self, node: ExchangeNode | None) -> None:
         """Drop the cached routes that a change at `node` (None: at a queue by its name) can have altered."""
-        self.routes_version += 1
+        self._version.rise()
         if self._links:
             self._forget_all()
         elif node is not None and node.routes:
@@ -185,7 +209,7 @@ class Vhost:
         return bindings
 
     def _auto_delete(self, removed: Iterable[Binding]) -> None:
-        """Remove the auto-delete exchanges that lost their last binding, and those that this leaves without one."""
+        """Remove the auto-delete exchanges that lost their last binding, and what they leave without one."""
         work = [binding.source for binding in removed]
         while work:
             node = work.pop()
