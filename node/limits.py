@@ -1,11 +1,11 @@
-"""Every bound of the AMQP side, with the reason for its value. Defaults are RabbitMQ's where clients may rely on them."""
+"""Every bound of the AMQP side, with the reason for its value. Defaults are RabbitMQ's."""
 
 from typing import Final
 
 FRAME_MAX_BYTES_MIN: Final = 4096
 """The specification's frame-min-size (AMQP 4.2.3): no client may negotiate less."""
 FRAME_MAX_BYTES_DEFAULT: Final = 131_072
-"""What connection.tune offers: large enough that a usual message is one frame, small enough that channels take turns."""
+"""What connection.tune offers: a usual message is one frame, and channels still take turns."""
 INITIAL_FRAME_MAX_BYTES: Final = 8192
 """Frames before tune-ok: start-ok is the largest, and whoever sends it is not known yet."""
 CHANNEL_MAX_MIN: Final = 1
@@ -19,9 +19,9 @@ MESSAGE_SIZE_BYTES_MAX: Final = 512 * 1024 * 1024
 RUN_BYTES_MAX_DEFAULT: Final = 256 * 1024
 """Packed messages of one Publish: one log entry's worth, so that a run is not cut again on its way."""
 ASSEMBLY_MESSAGES_MAX: Final = 16
-"""Unfinished contents of one connection take at most that many messages of the greatest size: 506 above it."""
+"""Unfinished contents of a connection take at most that many messages of the greatest size: 506 above it."""
 UNREAD_BYTES_MAX: Final = 1024 * 1024
-"""Bytes kept while the client's login or virtual host is checked; who sends more did not wait for the answer: 504."""
+"""Bytes kept while a login or virtual host is checked; who sends more did not wait for the answer: 504."""
 PUBLISH_ARGUMENTS_KEPT_MAX: Final = 256
 """Parsed exchange and routing key pairs kept per connection; all are forgotten when there are more."""
 

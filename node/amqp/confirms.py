@@ -1,8 +1,11 @@
-"""Publisher confirms of one channel: gathered through a turn, told in as few basic.ack and basic.nack as can be.
+"""Publisher confirms of one channel: gathered through a turn, told in as few basic.ack and basic.nack as can
+be.
 
-`multiple` settles at the client everything up to a number that it still waits for, so it may stand only where nothing
-below that number is open: the gathered numbers that follow on from the lowest open one are told as ranges, those beyond
-a gap one by one. They are not held back, because the gap may last as long as a shard has no leader.
+`multiple` settles at the client everything up to a number that it still waits for, so it may stand only where
+nothing
+below that number is open: the gathered numbers that follow on from the lowest open one are told as ranges,
+those beyond a gap one by one. They are not held back, because the gap may last as long as a shard has no
+leader.
 """
 
 import struct
@@ -30,7 +33,9 @@ class Confirms:
         self.channel = channel
         self.next_seq = 1
         self._settled = 0  # every number up to it was told
-        self._told: list[tuple[int, int]] = []  # (first, last) told above it, ascending, disjoint, never adjacent
+        self._told: list[
+            tuple[int, int]
+        ] = []  # (first, last) told above it, ascending, disjoint, never adjacent
         self._gathered: list[tuple[int, int, bool]] = []
 
     @property
@@ -46,7 +51,9 @@ class Confirms:
 
     def gather(self, first_seq: int, count: int, *, ok: bool) -> bool:
         """Note that messages are settled; true where they are the first of this turn. Each number comes once."""
-        assert self._settled < first_seq and first_seq + count <= self.next_seq, "confirmed twice or never published"
+        assert self._settled < first_seq and first_seq + count <= self.next_seq, (
+            "told before, or not yet published"
+        )
         self._gathered.append((first_seq, first_seq + count - 1, ok))
         return len(self._gathered) == 1
 
@@ -66,7 +73,9 @@ class Confirms:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _tell_ranges(self, gathered: list[tuple[int, int, bool]], parts: list[bytes]) -> int:
-        """Tell what follows on from the lowest open number; the index of the first of `gathered` beyond a gap."""
+        """Tell what follows on from the lowest open number; the index of the first of `gathered` beyond a
+        gap.
+        """
         at = 0
         while at < len(gathered) and gathered[at][0] == self._settled + 1:
             ok = gathered[at][2]
@@ -97,6 +106,6 @@ class Confirms:
         told.insert(at, (first, last))
 
     def _frame(self, seq: int, *, ok: bool, multiple: bool) -> bytes:
-        # basic.ack and basic.nack share a layout: the tag and an octet of bits, where `requeue` means nothing here.
+        # basic.ack and basic.nack share a layout: the tag, then bits, of which `requeue` means nothing here.
         method_id = _ACK if ok else _NACK
         return _FRAME.pack(1, self.channel, _PAYLOAD_BYTES, _BASIC, method_id, seq, multiple, 0xCE)

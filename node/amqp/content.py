@@ -1,7 +1,7 @@
 """Published content: the arguments of basic.publish, and messages that arrive frame by frame (AMQP 4.2.6).
 
-Most messages never come here: the codec hands out whole runs. Here are the large ones, whose frames arrive one by one,
-and the wrong ones, so that each gets its error.
+Most messages never come here: the codec hands out whole runs. Here are the large ones, whose frames arrive
+one by one, and the wrong ones, so that each gets its error.
 """
 
 import struct
@@ -28,7 +28,9 @@ class Publishing(NamedTuple):
 
 
 class PublishArguments:
-    """Parses the arguments of basic.publish, once per distinct bytes: publishers say the same again and again."""
+    """Parses the arguments of basic.publish, once per distinct bytes: publishers say the same again and
+    again.
+    """
 
     __slots__ = ("_parsed",)
 
@@ -80,7 +82,9 @@ class AssemblyBudget:
             msg = f"content body size {body_bytes} exceeds maximum allowed size {MESSAGE_SIZE_BYTES_MAX}"
             raise FrameError(msg)
         if body_bytes > self.message_size_bytes_max:
-            msg = f"message size {body_bytes} is larger than configured max size {self.message_size_bytes_max}"
+            msg = (
+                f"message size {body_bytes} is larger than configured max size {self.message_size_bytes_max}"
+            )
             raise PreconditionFailed(msg)
 
     def take(self, count: int) -> None:
@@ -100,21 +104,21 @@ class Assembly:
         budget: of the connection.
     """
 
-    __slots__ = ("_body_bytes", "_budget", "_header", "_missing_bytes", "_parts", "_taken_bytes", "publishing")
+    __slots__ = ("_body", "_body_bytes", "_budget", "_header", "_taken_bytes", "publishing")
 
     def __init__(self, publishing: Publishing, budget: AssemblyBudget) -> None:
         self.publishing = publishing
         self._budget = budget
         self._header: bytes | None = None
-        self._parts: list[bytes] = []  # joined once: a body of n frames must not cost n copies
+        # Grows in place: a body of n frames costs no n copies, and n tiny ones no n objects.
+        self._body = bytearray()
         self._body_bytes = 0
-        self._missing_bytes = 0
         self._taken_bytes = 0
 
     def add_header(self, payload: bytes) -> bool:
-        """Take the content header frame; true where the message is complete. Raises 505, 501, 502, 406, 506."""
+        """Take the header frame; true where the message is complete. Raises 505, 501, 502, 406, 506."""
         if self._header is not None:
-            self.refuse_frame()
+            raise self.wrong_frame()
         class_id = int.from_bytes(payload[:2], "big")
         if len(payload) >= 2 and class_id != _BASIC:
             msg = f"expected content header for class {_BASIC}, got one for class {class_id} instead"
@@ -123,34 +127,32 @@ class Assembly:
         self._budget.check_size(body_bytes)
         self._take(len(payload))
         self._header = payload
-        self._body_bytes = self._missing_bytes = body_bytes
+        self._body_bytes = body_bytes
         return body_bytes == 0
 
     def add_body(self, payload: bytes) -> bool:
         """Take a content body frame; true where the message is complete. Raises 505, 501, 506."""
         if self._header is None:
-            self.refuse_frame()
-        if len(payload) > self._missing_bytes:
+            raise self.wrong_frame()
+        if len(self._body) + len(payload) > self._body_bytes:
             msg = "content body frame exceeds remaining content size"
             raise FrameError(msg)
-        if payload:  # else a peer could fill the list with nothing
-            self._take(len(payload))
-            self._parts.append(payload)
-            self._missing_bytes -= len(payload)
-        return self._missing_bytes == 0
+        self._take(len(payload))
+        self._body += payload
+        return len(self._body) == self._body_bytes
 
-    def refuse_frame(self) -> None:
-        """Raise 505 for a frame that is not the one that must come next."""
+    def wrong_frame(self) -> UnexpectedFrame:
+        """The error for a frame that is not the one that must come next."""
         if self._header is None:
-            msg = f"expected content header for class {_BASIC}, got non content header frame instead"
-        else:
-            msg = "expected content body, got non content body frame instead"
-        raise UnexpectedFrame(msg)
+            return UnexpectedFrame(
+                f"expected content header for class {_BASIC}, got non content header frame instead"
+            )
+        return UnexpectedFrame("expected content body, got non content body frame instead")
 
     def packed(self) -> bytes:
         """The complete message as a record (see `node.wire`)."""
-        assert self._header is not None and self._missing_bytes == 0, "incomplete"
-        return b"".join((_RECORD.pack(len(self._header), self._body_bytes), self._header, *self._parts))
+        assert self._header is not None and len(self._body) == self._body_bytes, "incomplete"
+        return b"".join((_RECORD.pack(len(self._header), self._body_bytes), self._header, self._body))
 
     def release(self) -> None:
         """Give the bytes back to the budget: the message is complete, or its channel has gone."""

@@ -1,9 +1,9 @@
-"""What a client asked for: the events that `Connection.receive_data` and `Connection.tick` return, in the client's order.
+"""What a client asked for: the events that a `Connection` returns, in the client's order.
 
-An event that belongs to a channel carries the `Channel` itself and not its number: one piece of data may close channel 1
-and open it again, and an answer to the first must never reach the second. A handler that refuses an event calls
-`event.channel.fail(error)` and from then on skips every event whose `channel.failed` is true; no `ChannelClosed` follows
-for an error that the session itself raised.
+An event that belongs to a channel carries the `Channel` itself and not its number: one piece of data may
+close channel 1 and open it again, and an answer to the first must never reach the second. A handler that
+refuses an event calls `event.channel.fail(error)` and from then on skips every event whose `channel.failed`
+is true; no `ChannelClosed` follows for an error that the session itself raised.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Open:
 
 @dataclass(slots=True)
 class ConnectionClosed:
-    """The connection has ended: every channel and all that it holds is gone. No event follows, also none per channel.
+    """The connection has ended: every channel and all that it holds is gone. No event follows, none per channel.
 
     Args:
         error: why this side ended it; None where the client said goodbye (or was lost, see `reason`).
@@ -89,7 +89,8 @@ class Publish:
         mandatory: return the messages that no queue takes.
         count: number of messages, at least 1.
         packed: `count` records as `node.wire` packs them: u32 header length, u32 body length, header, body.
-        first_seq: confirm sequence number of the first message, the others follow; 0: channel not in confirm mode.
+        first_seq: confirm sequence number of the first message, the others follow; 0: channel not in confirm
+            mode.
     """
 
     channel: "Channel"
@@ -104,13 +105,13 @@ class Publish:
 
 @dataclass(slots=True)
 class Settle:
-    """Deliveries that the client has acknowledged, rejected or given back. They have left the channel's unacked window.
+    """Deliveries that the client has settled; they have left the channel's unacked window.
 
     Args:
         channel: where they had been delivered.
         outcome: what becomes of them.
-        deliveries: (consumer, first_id, last_id), both ends included, in the order of their delivery tags; the ids are
-            those that the session gave to `Channel.record_delivery`. Never empty.
+        deliveries: (consumer, first_id, last_id), both ends included, in the order of their delivery tags;
+            the ids are those that the session gave to `Channel.record_delivery`. Never empty.
     """
 
     channel: "Channel"

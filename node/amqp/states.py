@@ -1,7 +1,8 @@
-"""The states of a connection and of a channel, and which method of the client leads from which to which: data only.
+"""The states of a connection and of a channel, and which method leads from which to which: data only.
 
-The names are RabbitMQ's, because error texts show them. A method that a state's row lacks is the client's fault: 504
-`unexpected method in connection state ...` on channel 0, 503 or 504 on a channel (AMQP 2.2.4, 4.2.2).
+The names are RabbitMQ's, because error texts show them. A method that a state's row lacks is the client's
+fault: 504 `unexpected method in connection state ...` on channel 0, 503 or 504 on a channel (AMQP 2.2.4,
+4.2.2).
 """
 
 from enum import Enum
@@ -66,8 +67,8 @@ CONNECTION_STEPS: Final[dict[ConnectionState, dict[int, ConnectionState]]] = {
     _S.DEAF: {},
     _S.CLOSED: {},
 }
-"""On channel 0: state -> method -> next state. The steps that the session takes: SECURING -> TUNING (login_accepted),
-OPENING -> RUNNING (open_accepted), any -> CLOSING (fail)."""
+"""On channel 0: state -> method -> next state. The steps that the session takes: SECURING -> TUNING
+(login_accepted), OPENING -> RUNNING (open_accepted), any -> CLOSING (fail)."""
 
 WAITING: Final = (_S.SECURING, _S.OPENING)
 """The session has the word; bytes of the client are kept unread."""

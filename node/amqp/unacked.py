@@ -1,7 +1,8 @@
 """Which delivery tags of a channel are unacknowledged, and which message each one stands for, as runs.
 
-A run is (first_tag, last_tag, consumer, first_id): tags and ids rise together. Settling at the head or a whole run costs
-O(1), in the middle a bisection and one insertion, whatever the number of messages (AMQP 1.8.3.13).
+A run is (first_tag, last_tag, consumer, first_id): tags and ids rise together. Settling at the head or a
+whole run costs O(1), in the middle a bisection and one insertion, whatever the number of messages (AMQP
+1.8.3.13).
 """
 
 from bisect import bisect_right
@@ -77,8 +78,8 @@ class UnackedWindow:
     def take(self, first_tag: int, last_tag: int) -> tuple[Deliveries, PreconditionFailed | None]:
         """Take the tags from `first_tag` to `last_tag`, each of which should be unacknowledged.
 
-        They stand for as many acknowledgements one after the other: where one tag is unknown, those before it are
-        taken all the same, and the error is returned beside them.
+        They stand for as many acknowledgements one after the other: where one tag is unknown, those before it
+        are taken all the same, and the error is returned beside them.
         """
         taken: Deliveries = []
         tag = first_tag

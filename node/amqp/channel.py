@@ -1,0 +1,362 @@
+"""One open channel: what a client's frames on it mean, and what the session may say on it (AMQP 2.2.5,
+4.2.6).
+
+Knows tags, confirms and contents; consumers, queues and permissions are the session's. A run costs the same
+however many messages it has.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from node.amqp import states
+from node.amqp.confirms import Confirms
+from node.amqp.content import Assembly, AssemblyBudget, PublishArguments, Publishing
+from node.amqp.events import ChannelClosed, Event, Outcome, Publish, Request, Settle
+from node.amqp.states import ChannelState
+from node.amqp.unacked import Deliveries, UnackedWindow
+from node.errors import (
+    AmqpError,
+    AmqpNotImplemented,
+    ChannelError,
+    CommandInvalid,
+    HardError,
+    PreconditionFailed,
+    UnexpectedFrame,
+)
+from node.wire.codec import ACK, BODY, HEADER, METHOD, PUBLISH, Item
+from node.wire.methods import (
+    AccessRequestOk,
+    BasicAck,
+    BasicNack,
+    BasicReject,
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelFlow,
+    ChannelFlowOk,
+    ConfirmSelect,
+    ConfirmSelectOk,
+    Method,
+    decode_method,
+    method_frame,
+)
+
+_BODY_LENGTH: Final = slice(4, 8)
+"""Where a packed record says how long its body is."""
+_TICKET_BYTES: Final = 2
+
+
+class Shared:
+    """What all channels of one connection have in common.
+
+    Args:
+        message_size_bytes_max: greatest body of a message.
+        fail: closes the connection.
+
+    Attributes:
+        channels: the open and the closing ones, by number.
+    """
+
+    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail", "publish_arguments")
+
+    def __init__(self, message_size_bytes_max: int, fail: Callable[[AmqpError], None]) -> None:
+        self.fail = fail
+        self.channels: dict[int, Channel] = {}
+        self.publish_arguments = PublishArguments()
+        self.budget = AssemblyBudget(message_size_bytes_max)
+        self._chunks: list[bytes] = []
+        self._confirming: list[Confirms] = []
+
+    def write(self, data: bytes) -> None:
+        """Send bytes after all that was sent before."""
+        self._chunks.append(data)
+
+    def confirm_later(self, confirms: Confirms) -> None:
+        """Let the frames of `confirms` be made when the output is drained."""
+        self._confirming.append(confirms)
+
+    def drain(self) -> list[bytes]:
+        """All output since the last call, confirms last: a basic.return goes before its confirm."""
+        for confirms in self._confirming:
+            frames = confirms.frames()
+            if frames:
+                self._chunks.append(frames)
+        self._confirming.clear()
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+
+class Channel:
+    """One channel from channel.open-ok on. Made by the connection.
+
+    Args:
+        number: 1..65535.
+        shared: of the connection.
+
+    Attributes:
+        state: see `states.ChannelState`.
+        failed: the session has called `fail`; it skips events of this channel that come after.
+        session: free for the session layer.
+    """
+
+    __slots__ = ("_assembly", "_confirms", "_shared", "_unacked", "failed", "number", "session", "state")
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        self.number = number
+        self.state = ChannelState.OPEN
+        self.failed = False
+        self.session: Any = None
+        self._shared = shared
+        self._unacked = UnackedWindow()
+        self._confirms: Confirms | None = None
+        self._assembly: Assembly | None = None
+
+    # For the session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent on it reaches the client."""
+        return self.state is ChannelState.OPEN
+
+    @property
+    def confirm_mode(self) -> bool:
+        """Whether the client has selected publisher confirms."""
+        return self._confirms is not None
+
+    @property
+    def unacked_count(self) -> int:
+        """Messages that the client has not settled."""
+        return self._unacked.count
+
+    @property
+    def unconfirmed_count(self) -> int:
+        """Published messages that the client has not been told about."""
+        return self._confirms.open_count if self._confirms else 0
+
+    def send(self, method: Method) -> None:
+        """Send a method; nothing where the channel is not open any more."""
+        if self.state is ChannelState.OPEN:
+            self._shared.write(method_frame(self.number, method))
+
+    def send_content(self, frames: bytes) -> None:
+        """Send frames made by `wire.content_frames` for this channel; nothing once it is not open."""
+        if self.state is ChannelState.OPEN:
+            self._shared.write(frames)
+
+    def record_delivery(self, consumer: int, first_id: int, count: int, *, no_ack: bool) -> int:
+        """Take delivery tags for a run, and keep it as unacknowledged unless `no_ack`.
+
+        Args:
+            consumer: any number by which `events.Settle` shall name it.
+            first_id: the session's id of the first message; the others follow without gaps.
+            count: messages, at least 1.
+            no_ack: the client will not acknowledge them.
+
+        Returns:
+            The first delivery tag; the others follow.
+        """
+        if no_ack:
+            return self._unacked.skip(count)
+        return self._unacked.record(consumer, first_id, count)
+
+    def confirm(self, first_seq: int, count: int, *, ok: bool = True) -> None:
+        """Confirm published messages, or refuse them; told when the output is drained. Each number comes
+        once.
+        """
+        confirms = self._confirms
+        if confirms is None or self.state is not ChannelState.OPEN:
+            return
+        if confirms.gather(first_seq, count, ok=ok):
+            self._shared.confirm_later(confirms)
+
+    def take_all(self) -> Deliveries:
+        """Take all unacknowledged deliveries as (consumer, first_id, last_id): for basic.recover and at the
+        end.
+        """
+        return self._unacked.take_all()
+
+    def fail(self, error: AmqpError) -> None:
+        """Close the channel with a soft error, the connection with a hard one; no event tells of it."""
+        self.failed = True
+        if isinstance(error, HardError):
+            self._shared.fail(error)
+        else:
+            self.refuse(error)
+
+    # For the connection
+
+    def refuse(self, error: AmqpError) -> None:
+        """Send channel.close, and from here on ignore all but the answer."""
+        if self.state is ChannelState.OPEN:
+            self._write_confirms()
+            ids = (error.class_id, error.method_id)
+            self.send(ChannelClose(error.reply_code, error.reply_text, *ids))
+            self.end(ChannelState.CLOSING)
+
+    def end(self, state: ChannelState) -> None:
+        """Leave the state OPEN."""
+        self.state = state
+        if self._assembly is not None:
+            self._assembly.release()
+            self._assembly = None
+
+    def receive(self, item: Item, events: list[Event]) -> None:
+        """Take what `scan` found on this channel, and append what it means.
+
+        Raises:
+            AmqpError: the client's fault, with the ids of the method at fault. What came before it in `item`
+            was done.
+        """
+        if self.state is not ChannelState.OPEN:
+            self._receive_closing(item)
+        elif self._assembly is not None and item[0] not in (HEADER, BODY):
+            raise _about(self._assembly.wrong_frame(), states.BASIC_PUBLISH)
+        elif item[0] == PUBLISH:
+            self._receive_publish(item[2], item[3], item[4], events)
+        elif item[0] == ACK:
+            self._receive_ack(item[2], item[3], item[4], events)
+        elif item[0] == METHOD:
+            self._receive_method(item[2], item[3], events)
+        else:
+            self._receive_content(item, events)
+
+    def _receive_closing(self, item: Item) -> None:
+        """The client may not have seen channel.close yet: nothing counts but its answer (AMQP 1.5.2.5)."""
+        if item[0] != METHOD:
+            return
+        if item[2] == states.CHANNEL_CLOSE:  # both have closed at once
+            self._shared.write(method_frame(self.number, ChannelCloseOk()))
+        elif item[2] == states.CHANNEL_CLOSE_OK:
+            self.end(ChannelState.CLOSED)
+            del self._shared.channels[self.number]
+
+    def _receive_publish(self, args: bytes, count: int, packed: bytes, events: list[Event]) -> None:
+        try:
+            publishing = self._shared.publish_arguments.parse(args)
+            if count == 1:  # of several messages none is too large: see Connection's run_bytes_max
+                self._shared.budget.check_size(int.from_bytes(packed[_BODY_LENGTH], "big"))
+        except AmqpError as error:
+            raise _about(error, states.BASIC_PUBLISH) from None
+        self._published(publishing, count, packed, events)
+
+    def _published(self, publishing: Publishing, count: int, packed: bytes, events: list[Event]) -> None:
+        first_seq = self._confirms.number(count) if self._confirms is not None else 0
+        events.append(Publish(self, *publishing, count, packed, first_seq))
+
+    def _receive_content(self, item: Item, events: list[Event]) -> None:
+        assembly = self._assembly
+        if assembly is None:
+            msg = "expected method frame, got non method frame instead"
+            raise UnexpectedFrame(msg)
+        try:
+            if item[0] == HEADER:
+                complete = assembly.add_header(item[2])
+            else:
+                assert item[0] == BODY, "heartbeats are the connection's"
+                complete = assembly.add_body(item[2])
+        except AmqpError as error:
+            raise _about(error, states.BASIC_PUBLISH) from None
+        if complete:
+            self._assembly = None
+            assembly.release()
+            self._published(assembly.publishing, 1, assembly.packed(), events)
+
+    def _receive_ack(self, first_tag: int, last_tag: int, multiple: bool, events: list[Event]) -> None:
+        try:
+            self._settle(Outcome.ACK, first_tag, last_tag, events, multiple=multiple)
+        except PreconditionFailed as error:
+            raise _about(error, states.BASIC_ACK) from None
+
+    def _settle(
+        self, outcome: Outcome, first_tag: int, last_tag: int, events: list[Event], *, multiple: bool
+    ) -> None:
+        """Resolve tags. Raises 406 for an unknown one, after those before it were settled."""
+        error: PreconditionFailed | None = None
+        if multiple:
+            deliveries = self._unacked.take_through(last_tag)
+        else:
+            deliveries, error = self._unacked.take(first_tag, last_tag)
+        if deliveries:
+            before = events[-1] if events else None
+            if isinstance(before, Settle) and before.channel is self and before.outcome is outcome:
+                before.deliveries += deliveries
+            else:
+                events.append(Settle(self, outcome, deliveries))
+        if error is not None:
+            raise error
+
+    def _receive_method(self, method_id: int, args: bytes, events: list[Event]) -> None:
+        try:
+            if method_id in states.SESSION_METHODS:
+                events.append(Request(self, decode_method(method_id, args)))
+            elif method_id == states.BASIC_PUBLISH:
+                publishing = self._shared.publish_arguments.parse(args[_TICKET_BYTES:])
+                self._assembly = Assembly(publishing, self._shared.budget)
+            elif method_id == states.CHANNEL_CLOSE:
+                self._receive_close(events)
+            elif method_id == states.CHANNEL_OPEN:
+                msg = "second 'channel.open' seen"
+                raise ChannelError(msg)
+            elif method_id in _ANSWERED:
+                self._answer(decode_method(method_id, args), events)
+            elif method_id in _TRANSACTIONS:
+                msg = "transactions are not supported"
+                raise AmqpNotImplemented(msg)
+            elif method_id != states.CHANNEL_CLOSE_OK:  # a close-ok that nobody waits for harms nobody
+                msg = "unimplemented method"
+                raise CommandInvalid(msg)
+        except AmqpError as error:
+            raise _about(error, method_id) from None
+
+    def _answer(self, method: Method, events: list[Event]) -> None:
+        """Methods that need no session."""
+        if isinstance(method, BasicAck):
+            self._receive_ack(method.delivery_tag, method.delivery_tag, method.multiple, events)
+        elif isinstance(method, BasicReject):
+            outcome = Outcome.REQUEUE if method.requeue else Outcome.REJECT
+            self._settle(outcome, method.delivery_tag, method.delivery_tag, events, multiple=False)
+        elif isinstance(method, BasicNack):
+            outcome = Outcome.REQUEUE if method.requeue else Outcome.REJECT
+            self._settle(outcome, method.delivery_tag, method.delivery_tag, events, multiple=method.multiple)
+        elif isinstance(method, ConfirmSelect):
+            if self._confirms is None:
+                self._confirms = Confirms(self.number)
+            if not method.no_wait:
+                self.send(ConfirmSelectOk())
+        elif isinstance(method, ChannelFlow):
+            if not method.active:
+                msg = "active=false"
+                raise AmqpNotImplemented(msg)
+            self.send(ChannelFlowOk(active=True))
+        else:
+            self.send(AccessRequestOk(1))
+
+    def _receive_close(self, events: list[Event]) -> None:
+        self._write_confirms()
+        self.send(ChannelCloseOk())
+        self.end(ChannelState.CLOSED)
+        del self._shared.channels[self.number]
+        events.append(ChannelClosed(self, None))
+
+    def _write_confirms(self) -> None:
+        """Tell what was gathered while the channel is still open."""
+        if self._confirms is not None:
+            frames = self._confirms.frames()
+            if frames:
+                self._shared.write(frames)
+
+
+_ANSWERED: Final = (
+    states.BASIC_ACK,  # only where the codec found it malformed
+    states.BASIC_REJECT,
+    states.BASIC_NACK,
+    states.CONFIRM_SELECT,
+    states.CHANNEL_FLOW,
+    states.ACCESS_REQUEST,
+)
+_TRANSACTIONS: Final = (states.TX_SELECT, states.TX_COMMIT, states.TX_ROLLBACK)
+
+
+def _about(error: AmqpError, method_id: int) -> AmqpError:
+    """The same error, naming the method that it happened in."""
+    error.class_id, error.method_id = method_id >> 16, method_id & 0xFFFF
+    return error
