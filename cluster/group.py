@@ -13,7 +13,7 @@ from cluster.envelope import Batch, Expect
 from cluster.origin import GONE, HEADER, Intake, Origins, OriginStream
 from cluster.ports import GroupWrite, LogStore
 from cluster.raft.core import Raft
-from cluster.raft.ready import Ready, Role
+from cluster.raft.ready import Ready
 from cluster.raft.rpc import Message
 from cluster.types import Entry, EntryKind, HardState, SnapshotMeta
 
@@ -91,7 +91,7 @@ class Group:
     @property
     def leads(self) -> bool:
         """Whether this node leads the group and has applied an entry of its own term."""
-        return self.raft.role is Role.LEADER and self._ready_term == self.raft.term
+        return self.raft.is_leader and self._ready_term == self.raft.term
 
     @property
     def checkpoint_meta(self) -> SnapshotMeta:
@@ -230,7 +230,7 @@ class Group:
                 self.raft.apply_membership(entry)
             elif entry.kind == EntryKind.ORIGIN_GONE:
                 self._apply_gone(entry, outcome)
-            if self._ready_term != entry.term and entry.term == self.raft.term and self.raft.role is Role.LEADER:
+            if self._ready_term != entry.term and entry.term == self.raft.term and self.raft.is_leader:
                 self._begin_leading(outcome)
         self.raft.on_applied(self.applied)
 
@@ -328,7 +328,7 @@ class Group:
         write.checkpoint = self._checkpoint
         write.checkpoint_rows = [(ORIGIN_ROWS + k, v) for k, v in self.origins.rows(full=False)]
         write.checkpoint_rows += [(MACHINE_ROWS + k, v) for k, v in self.machine.checkpoint(full=False)]
-        write.hard_state = HardState(self.raft.term, self.raft.vote, self.raft.commit)
+        write.hard_state = HardState(self.raft.term, self.raft.voted_for, self.raft.commit)
         first = self._store.view(self.id).first_index()
         write.compact_to = previous if previous >= first else None
         self.busy = True
@@ -349,7 +349,6 @@ class Group:
         """The checkpoint is durable."""
         self.busy = False
         self.dirty = True
-        self.raft.log_compacted()
 
     def installed(self, outcome: Outcome) -> None:
         """The store holds another member's state, durably: become it."""

@@ -17,7 +17,6 @@ from cluster.memory import MemoryGroup, MemoryLink
 from cluster.origin import OriginStream
 from cluster.ports import GroupWrite, LogStore
 from cluster.raft.core import Options, Raft
-from cluster.raft.ready import Role
 from cluster.raft.rpc import InstallSnapshot, Message
 from cluster.snapshot import STALLED_MS_MAX, SnapshotReceiver, SnapshotSender
 from cluster.types import MEMORY_GROUP, GroupId
@@ -197,7 +196,7 @@ class Host:
         for group in self.groups.values():
             group.raft.tick()
             group.dirty = True
-            if group.stream.pending and group.stream.leader:
+            if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         for node, peer in self.peers.items():
             if paused:
@@ -223,6 +222,7 @@ class Host:
         if self.now_ms - stream.resent_at_ms < RESEND_MS:
             return
         oldest = stream.pending[0].seq
+        stream.leader = group.raft.leader  # its Expect may be lost; one that is not ready answers nothing
         if group.resend_mark == oldest:
             outcome = Outcome()
             group.resend(oldest, self.now_ms, outcome)
@@ -357,6 +357,9 @@ class Host:
         if turn.writes:
             self._store.note(turn.writes)
             self._written = turn.number
+            for write in turn.writes:
+                if write.compact_to is not None:
+                    self.groups[write.group].raft.log_compacted()
         self._turn = Turn(turn.number + 1)
         turn.more = self.has_work()
         return turn
@@ -461,7 +464,7 @@ class Host:
             peer = self.peers.get(preferred)
             if not group.leads or peer is None or not peer.up or self.now_ms - peer.since_ms < SETTLED_MS:
                 continue
-            if group.raft.transferring == 0 and group.raft.match_index(preferred) + 64 >= group.raft.last_index:
+            if not group.raft.transferee and group.raft.progress[preferred].match_index + 64 >= group.raft.last_index:
                 group.raft.transfer_leader(preferred)
                 group.dirty = True
                 return
@@ -549,5 +552,5 @@ class Host:
         for key, sender in list(self._senders.items()):
             group = self.groups[key[0]]
             stalled = self.now_ms - sender.moved_at_ms > STALLED_MS_MAX
-            if stalled or group.raft.term != sender.term or group.raft.role is not Role.LEADER:
+            if stalled or group.raft.term != sender.term or not group.raft.is_leader:
                 self._end_snapshot(key, ok=False)

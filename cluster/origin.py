@@ -131,7 +131,6 @@ class OriginStream:
         self.next_seq = 1
         self.submitted = self.applied = 0
         self.pending_bytes = self._bytes = self._unapplied_bytes = 0
-        self.leader = 0
         self.pending.clear()
         self._parts, self._ends = [], []
 

@@ -10,7 +10,6 @@ from itertools import islice
 
 import node
 from cluster.group import Group
-from cluster.raft.ready import Role
 from cluster.types import MEMORY_GROUP, METADATA_GROUP
 from node.admin.ports import (
     AlarmStatus,
@@ -101,8 +100,8 @@ class CoreStatus:
         if member == raft.leader:
             return ReplicaStatus(name, "leader", 0)
         lag = None
-        if raft.role is Role.LEADER:
-            lag = max(0, raft.last_index - raft.match_index(member))
+        if raft.is_leader:
+            lag = max(0, raft.last_index - raft.progress[member].match_index)
         elif member == self._core.node_id:
             lag = max(0, raft.commit - group.applied)
         return ReplicaStatus(name, "voter" if member in raft.configuration.voters else "learner", lag)
