@@ -14,6 +14,7 @@ from node.session.publish import RUN_BYTES, Plans, publish
 from node.session.requests import start, subject_of
 from node.session.script import Script
 from node.session.settle import settle
+from node.wire.methods import BasicPublish
 
 if TYPE_CHECKING:
     from node.amqp.channel import Channel
@@ -55,7 +56,7 @@ class ChannelSession:
         self.groups: dict[int, None] = {}  # where this session has state
         self.plans = Plans()
         self._script: Script | None = None
-        self.method: Method | None = None  # what the script does; None: a publish that waits for its route
+        self.method: Method | None = None  # what is being done; None: a publish
         self._ticket = 0
         self._waiting: deque[Event] = deque()
 
@@ -77,8 +78,9 @@ class ChannelSession:
 
     def fail(self, error: AmqpError) -> None:
         """Close the channel (or the connection, for a hard error) and free all that it holds."""
-        if not error.class_id and self.method is not None:
-            error.class_id, error.method_id = self.method.class_id, self.method.method_id
+        if not error.class_id:
+            method = self.method or BasicPublish
+            error.class_id, error.method_id = method.class_id, method.method_id
         if isinstance(error, HardError):
             self.session.fail(error)
             return
@@ -146,8 +148,6 @@ class ChannelSession:
             else:
                 self.close()
         except AmqpError as error:
-            if kind is Publish and not error.class_id:
-                error.class_id, error.method_id = 60, 40
             self.fail(error)
 
     def _step(self, value: object) -> None:

@@ -99,6 +99,16 @@ class Frontend:
         """Open client connections."""
         return len(self._sessions)
 
+    @property
+    def pending_bytes(self) -> int:
+        """What publishers handed in and no group has applied yet."""
+        return self._shared.pressure.pending_bytes
+
+    @property
+    def open_tickets(self) -> int:
+        """Questions to groups that are not answered yet."""
+        return len(self._shared.tickets)
+
     # The node's side: what the groups have applied
 
     def on_effects(self, group: int, effects: "Iterable[object]") -> None:
@@ -180,13 +190,9 @@ class Frontend:
         if isinstance(effect, VhostDeleted):
             gone = [session for session in self._sessions.values() if session.vhost == effect.name]
             self._force(gone, f"vhost '{effect.name}' is deleted")
-        elif isinstance(effect, UserChanged):
-            of_user = [session for session in self._sessions.values() if session.user == effect.name]
-            if effect.deleted:
-                self._force(of_user, f"user '{effect.name}' is deleted")
-                return
-            for session in of_user:
-                session.forget_plans()
+        elif isinstance(effect, UserChanged) and effect.deleted:
+            gone = [session for session in self._sessions.values() if session.user == effect.name]
+            self._force(gone, f"user '{effect.name}' is deleted")
 
     def _force(self, sessions: "Iterable[Session]", text: str) -> None:
         for session in list(sessions):

@@ -50,10 +50,6 @@ class Plans:
             self._version = version
         return self._by_exrk.get(exrk)
 
-    def clear(self) -> None:
-        """Find every way anew."""
-        self._by_exrk.clear()
-
     def keep(self, exrk: bytes, plan: Plan) -> None:
         """Remember a plan until the routes change."""
         if len(self._by_exrk) >= PLANS_MAX:
@@ -107,7 +103,7 @@ def publish(channel: "ChannelSession", event: "Publish") -> None:
     Raises:
         AccessRefused: 403, the user may not write to the exchange, or it is internal.
     """
-    plan = channel.plans.find(channel.session.node.topology.routes_version(channel.session.vhost), event.exrk)
+    plan = channel.plans.find(channel.session.node.topology.routes_version, event.exrk)
     if plan:
         _submit(channel, event, plan)
     else:

@@ -96,9 +96,13 @@ def ensure(session: "Session", record: QueueRecord) -> None:
 def create(session: "Session", record: QueueRecord, ticket: int) -> None:
     """Hand the queue to its group."""
     session.shared.ensured[record.uid] = None
+    session.node.submit(record.group, commands.create_queue(ticket, record.uid, shard_config(record)))
+
+
+def shard_config(record: QueueRecord) -> bytes:
+    """What a queue's group is told of it."""
     arguments = encode_table(record.arguments)
-    config = commands.QueueConfig(record.durable, record.exclusive, record.auto_delete, arguments)
-    session.node.submit(record.group, commands.create_queue(ticket, record.uid, config.encode()))
+    return commands.QueueConfig(record.durable, record.exclusive, record.auto_delete, arguments).encode()
 
 
 def refused(session: "Session", refusal: Refusal, name: str) -> AmqpError:

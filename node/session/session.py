@@ -132,11 +132,6 @@ class Session:
         """Whether a channel has a session in the group."""
         return any(group in channel.groups for channel in self.channels.values())
 
-    def forget_plans(self) -> None:
-        """The user's permissions have changed: where its messages may go must be found anew."""
-        for channel in self.channels.values():
-            channel.plans.clear()
-
     # Bounds
 
     def charge(self, size_bytes: int) -> None:

@@ -1,0 +1,171 @@
+"""A broker of one node, pure: a Frontend on real machines, where every submitted command is applied at once.
+
+`held` groups apply nothing, as if they had no quorum. Time passes only by `tick`.
+"""
+
+from cluster.machine import Meta
+from cluster.types import MEMORY_GROUP
+from node.amqp.handshake import Options as AmqpOptions
+from node.broker import commands
+from node.broker.queue import QueueMachine
+from node.broker.topology import TopologyMachine
+from node.broker.topology_effects import QueueDeleted, Reason
+from node.session.frontend import Frontend
+from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
+from node.session.shared import Options
+from tests.session.client import Client
+
+NODE = 1
+OTHER_NODE = 2
+SHARDS = 2
+HEADER_BYTES = 18
+
+
+class Loopback:
+    """Implements `node.session.ports.NodePort` and the shell's duties."""
+
+    def __init__(self, **bounds: int) -> None:
+        self.node_id = NODE
+        self.topology = TopologyMachine(NODE)
+        self.machines: dict[int, QueueMachine] = {group: QueueMachine(NODE) for group in range(1, SHARDS + 1)}
+        self.machines[MEMORY_GROUP + NODE] = QueueMachine(NODE)
+        self.entries: dict[tuple[int, int], bytes] = {}
+        self.held: dict[int, None] = {}
+        self.submitted = 0
+        self._indexes: dict[int, int] = {}
+        self._waiting: dict[int, list[tuple[int, bytes]]] = {}
+        self._barriers: list[tuple[int, int]] = []
+        self._now_ms = 1000
+        self._ids = 0
+        self._conns = 0
+        self.frontend = Frontend(Options(amqp=AmqpOptions(), **bounds), self)
+        self.clients: dict[int, Client] = {}
+
+    # NodePort
+
+    def machine(self, group: int) -> QueueMachine | None:
+        """The replica."""
+        return self.machines.get(group)
+
+    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+        """Queue a command of this node."""
+        self.submitted += 1
+        self._waiting.setdefault(group, []).append((NODE, b"".join(parts)))
+
+    def barrier(self, group: int, ticket: int) -> None:
+        """Passed when all that was submitted before is applied."""
+        self._barriers.append((group, ticket))
+
+    def entry_data(self, group: int, index: int) -> bytes:
+        """Data of a live entry."""
+        return self.entries[group, index]
+
+    def place(self, vhost: str, name: str) -> int:
+        """Any shard."""
+        return 1 + len(vhost + name) % SHARDS
+
+    def now_ms(self) -> int:
+        """Time of the test."""
+        return self._now_ms
+
+    def next_id(self) -> int:
+        """The next number."""
+        self._ids += 1
+        return self._ids
+
+    def draw(self, size_bytes: int) -> bytes:
+        """Not random, but never the same."""
+        return self.next_id().to_bytes(size_bytes, "little")
+
+    # The rest of the cluster
+
+    def submit_elsewhere(self, group: int, parts: tuple[bytes, ...]) -> None:
+        """A command of another node."""
+        self._waiting.setdefault(group, []).append((OTHER_NODE, b"".join(parts)))
+
+    # The shell
+
+    def connect(self, *, loopback: bool = True) -> Client:
+        """A new socket; nothing has been said on it."""
+        self._conns += 1
+        client = Client(self._conns, self._receive)
+        self.clients[client.conn] = client
+        self.frontend.connect(client.conn, "127.0.0.1", loopback=loopback)
+        return client
+
+    def lose(self, client: Client) -> None:
+        """The socket breaks."""
+        del self.clients[client.conn]
+        self.frontend.disconnect(client.conn)
+        self.run()
+
+    def tick(self, time_ms: int) -> None:
+        """Let time pass."""
+        self._now_ms += time_ms
+        self.frontend.tick()
+        self.run()
+
+    def writable(self, client: Client, *, is_writable: bool) -> None:
+        """The socket's buffer is full, or is not."""
+        self.frontend.writable(client.conn, is_writable)
+        self.run()
+
+    def run(self) -> None:
+        """Turns until nothing moves."""
+        while self._apply() or self._pass_barriers() or self._output():
+            pass
+
+    def _receive(self, client: Client, data: bytes) -> None:
+        self.frontend.receive(client.conn, data)
+        self.run()
+
+    def _apply(self) -> bool:
+        groups = [group for group in self._waiting if group not in self.held]
+        for group in groups:
+            for origin, command in self._waiting.pop(group):
+                index = self._indexes[group] = self._indexes.get(group, 0) + 1
+                data = bytes(HEADER_BYTES) + command
+                machine = self.machines.get(group, self.topology)
+                meta = Meta(index, self._now_ms, origin)
+                self.entries[group, index] = data
+                effects = machine.apply(meta, data, HEADER_BYTES)
+                self.frontend.on_effects(group, effects)
+                self._drop_memory_queues(effects)
+                for dead in machine.take_dead():
+                    del self.entries[group, dead]
+                if index not in machine.live():
+                    self.entries.pop((group, index), None)
+        return bool(groups)
+
+    def _drop_memory_queues(self, effects: list[object]) -> None:
+        for effect in effects:
+            if isinstance(effect, QueueDeleted) and effect.reason is not Reason.DELETED:
+                uid = effect.record.uid
+                self.submit(effect.record.group, commands.delete_queue(0, uid, if_unused=False, if_empty=False))
+
+    def _pass_barriers(self) -> bool:
+        passed = [(group, ticket) for group, ticket in self._barriers if group not in self.held]
+        self._barriers = [(group, ticket) for group, ticket in self._barriers if group in self.held]
+        for _, ticket in passed:
+            self.frontend.on_barrier(ticket)
+        return bool(passed)
+
+    def _output(self) -> bool:
+        outputs = self.frontend.take_output()
+        for output in outputs:
+            client = self.clients.get(output.conn)
+            assert client is not None, f"{output} for a socket that is gone"
+            match output:
+                case Write(_, chunks):
+                    client.feed(chunks)
+                case Close(conn):
+                    client.is_closed = True
+                    del self.clients[conn]
+                    self.frontend.disconnect(conn)
+                case PauseReading():
+                    client.is_paused = True
+                case ResumeReading():
+                    client.is_paused = False
+                case CheckLogin(conn, _, user, password):
+                    self.frontend.login_result(conn, user if password == user else None)
+        return bool(outputs) or self.frontend.has_work

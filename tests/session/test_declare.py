@@ -1,0 +1,280 @@
+"""Exchanges, queues, bindings: replies, refusals, deadlines, exclusive queues, logins."""
+
+import pytest
+
+from cluster.types import MEMORY_GROUP
+from node.broker import commands, topology_commands
+from node.wire import methods as m
+from tests.session.client import Client
+from tests.session.loopback import NODE, OTHER_NODE, Loopback
+
+
+def _open(broker: Loopback) -> Client:
+    return broker.connect().login().open()
+
+
+def test_declare_again_tells_the_counts() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    assert m.QueueDeclareOk("q", 0, 0) == client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    client.publish("q", b"1", b"2")
+    assert m.QueueDeclareOk("q", 2, 0) == _open(broker).call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+
+
+def test_server_names_a_queue_and_remembers_it() -> None:
+    client = _open(Loopback())
+    name = client.call(m.QueueDeclare(), m.QueueDeclareOk).queue
+    assert name.startswith("amq.gen-")
+    assert len("amq.gen-") + 22 == len(name)
+    client.publish(name, b"x")
+    assert m.QueuePurgeOk(1) == client.call(m.QueuePurge(), m.QueuePurgeOk)
+
+
+@pytest.mark.parametrize(
+    "method", [m.QueueBind(exchange="amq.topic"), m.QueueDelete(), m.BasicConsume(), m.BasicGet(), m.QueuePurge()]
+)
+def test_empty_name_without_declared_queue_is_404(method: m.Method) -> None:
+    close = _open(Loopback()).call(method, m.ChannelClose)
+    assert (404, "NOT_FOUND - no previously declared queue") == (close.reply_code, close.reply_text)
+    assert (method.class_id, method.method_id) == (close.failed_class_id, close.failed_method_id)
+
+
+@pytest.mark.parametrize(
+    "method", [m.QueueDeclare(queue="q", passive=True), m.BasicConsume(queue="q"), m.BasicGet(queue="q")]
+)
+def test_missing_queue_is_404(method: m.Method) -> None:
+    close = _open(Loopback()).call(method, m.ChannelClose)
+    assert "NOT_FOUND - no queue 'q' in vhost '/'" == close.reply_text
+
+
+def test_delete_of_missing_queue_is_fine() -> None:
+    assert m.QueueDeleteOk(0) == _open(Loopback()).call(m.QueueDelete(queue="q"), m.QueueDeleteOk)
+
+
+def test_delete_tells_the_count_and_makes_room_for_another() -> None:
+    client = _open(Loopback())
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    client.publish("q", b"1", b"2")
+    assert m.QueueDeleteOk(2) == client.call(m.QueueDelete(queue="q"), m.QueueDeleteOk)
+    found = client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    assert m.QueueDeclareOk("q", 0, 0) == found
+
+
+def test_delete_refuses_a_queue_in_use_or_not_empty() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    client.publish("q", b"1")
+    close = client.call(m.QueueDelete(queue="q", if_empty=True), m.ChannelClose)
+    assert "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty" == close.reply_text
+    other = _open(broker)
+    other.send(1, m.BasicConsume(queue="q"))
+    close = other.call(m.QueueDelete(queue="q", if_unused=True), m.ChannelClose)
+    assert "PRECONDITION_FAILED - queue 'q' in vhost '/' in use" == close.reply_text
+
+
+def test_different_declaration_is_406() -> None:
+    client = _open(Loopback())
+    client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    close = client.call(m.QueueDeclare(queue="q"), m.ChannelClose)
+    assert (406, 50, 10) == (close.reply_code, close.failed_class_id, close.failed_method_id)
+    assert "inequivalent arg 'durable' for queue 'q' in vhost '/'" in close.reply_text
+
+
+def test_no_wait_is_not_answered_and_order_is_kept() -> None:
+    client = _open(Loopback())
+    client.send(
+        1,
+        m.ExchangeDeclare(exchange="x", type="direct", no_wait=True),
+        m.QueueDeclare(queue="q", no_wait=True),
+        m.QueueBind(queue="q", exchange="x", routing_key="k", no_wait=True),
+        m.BasicConsume(queue="q", consumer_tag="t", no_wait=True),
+    )
+    client.publish("k", b"1", exchange="x")
+    (delivery,) = client.take()
+    assert (m.BasicDeliver("t", 1, False, "x", "k"), b"1") == (delivery.method, delivery.body)
+    client.send(
+        1,
+        m.BasicCancel("t", no_wait=True),
+        m.QueuePurge(queue="q", no_wait=True),
+        m.QueueDelete(queue="q", no_wait=True),
+        m.ExchangeDelete(exchange="x", no_wait=True),
+    )
+    assert [] == client.take()
+
+
+def test_exchanges_are_bound_and_unbound() -> None:
+    client = _open(Loopback())
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    for name in ("a", "b"):
+        client.call(m.ExchangeDeclare(exchange=name, type="fanout"), m.ExchangeDeclareOk)
+    client.call(m.ExchangeBind(source="a", destination="b"), m.ExchangeBindOk)
+    client.call(m.QueueBind(queue="q", exchange="b"), m.QueueBindOk)
+    client.publish("", b"1", exchange="a")
+    assert 1 == client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count
+    client.call(m.QueueUnbind(queue="q", exchange="b"), m.QueueUnbindOk)
+    client.call(m.ExchangeUnbind(source="a", destination="b"), m.ExchangeUnbindOk)
+    client.publish("", b"2", exchange="a", mandatory=True)
+    assert [m.BasicReturn] == [type(method) for method in client.take_methods()]
+
+
+def test_passive_exchange_declare_asks_whether_it_is_there() -> None:
+    client = _open(Loopback())
+    client.call(m.ExchangeDeclare(exchange="amq.topic", passive=True), m.ExchangeDeclareOk)
+    close = client.call(m.ExchangeDeclare(exchange="none", passive=True), m.ChannelClose)
+    assert "NOT_FOUND - no exchange 'none' in vhost '/'" == close.reply_text
+
+
+def test_user_without_rights_is_refused_by_name() -> None:
+    broker = Loopback()
+    for command in (
+        topology_commands.add_user(0, "eve", b"", b""),
+        topology_commands.set_permissions(0, "eve", "/", "", "", "^mine$"),
+    ):
+        broker.submit_elsewhere(0, command)
+    broker.run()
+    for method, text in (
+        (m.QueueDeclare(queue="q"), "configure access to queue 'q' in vhost '/'"),
+        (m.BasicGet(queue="q"), "read access to queue 'q' in vhost '/'"),
+        (m.QueueBind(queue="q", exchange="amq.topic"), "write access to queue 'q' in vhost '/'"),
+    ):
+        close = broker.connect().login(user="eve").open().call(method, m.ChannelClose)
+        assert f"ACCESS_REFUSED - {text} refused for user 'eve'" == close.reply_text
+
+
+def test_exclusive_queue_is_its_connections_own_and_goes_with_it() -> None:
+    broker = Loopback()
+    owner, other = _open(broker), _open(broker)
+    owner.call(m.QueueDeclare(queue="mine", exclusive=True), m.QueueDeclareOk)
+    other.publish("mine", b"1")
+    owner.send(1, m.BasicConsume(queue="mine"))
+    assert b"1" == owner.take()[-1].body
+    close = other.call(m.BasicConsume(queue="mine"), m.ChannelClose)
+    assert 405 == close.reply_code
+    broker.lose(owner)
+    assert broker.topology.queue("/", "mine") is None
+    assert [] == broker.machines[MEMORY_GROUP + NODE].queue_uids()
+
+
+def test_publish_to_a_queue_in_the_memory_of_a_lost_node_is_done_with() -> None:
+    broker = Loopback()
+    broker.submit_elsewhere(
+        0,
+        topology_commands.declare_queue(
+            7, "/", "far", durable=False, exclusive=True, auto_delete=False, arguments={}, group=1, session=3
+        ),
+    )
+    broker.run()
+    far = MEMORY_GROUP + OTHER_NODE
+    broker.held[far] = None
+    client = _open(broker)
+    client.call(m.ConfirmSelect(), m.ConfirmSelectOk)
+    client.publish("far", b"1")
+    assert [] == client.take()
+    broker.frontend.on_group_lost(far)
+    broker.run()
+    assert [m.BasicAck(1)] == client.take_methods()
+
+
+def test_request_without_quorum_ends_with_404_and_a_late_reply_is_dropped() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    broker.held[0] = None
+    client.send(1, m.QueueDeclare(queue="q"))
+    broker.tick(9_000)
+    assert [] == [method for method in client.take_methods()]
+    broker.tick(1_000)
+    (close,) = client.take_methods()
+    text = "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout"
+    assert (404, text) == (close.reply_code, close.reply_text)
+    del broker.held[0]
+    broker.run()
+    assert [] == client.take()
+
+
+def test_waiting_channel_does_not_hold_up_another() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    client.send(2, m.ChannelOpen())
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    broker.held[0] = None
+    client.send(1, m.ExchangeDelete(exchange="x"))
+    client.send(1, m.BasicQos())
+    client.take()
+    client.call(m.QueuePurge(queue="q"), m.QueuePurgeOk, channel=2)
+    del broker.held[0]
+    broker.run()
+    assert [m.ExchangeDeleteOk(), m.BasicQosOk()] == client.take_methods()
+
+
+def test_queue_whose_shard_lacks_it_is_created_before_use() -> None:
+    """The one who declared it may have died in between."""
+    broker = Loopback()
+    broker.submit_elsewhere(
+        0,
+        topology_commands.declare_queue(
+            7, "/", "q", durable=True, exclusive=False, auto_delete=False, arguments={}, group=1, session=3
+        ),
+    )
+    broker.run()
+    client = _open(broker)
+    client.publish("q", b"1")
+    assert 1 == client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count
+
+
+def test_expired_auto_delete_queue_can_be_declared_again_at_once() -> None:
+    client = _open(Loopback())
+    client.call(m.QueueDeclare(queue="q", auto_delete=True), m.QueueDeclareOk)
+    client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
+    client.publish("q", b"1")
+    client.take()
+    client.call(m.BasicCancel("t"), m.BasicCancelOk)
+    again = client.call(m.QueueDeclare(queue="q", auto_delete=True), m.QueueDeclareOk)
+    assert m.QueueDeclareOk("q", 0, 0) == again
+
+
+def test_late_creation_elsewhere_does_not_bring_a_deleted_queue_back() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    record = broker.topology.queue("/", "q")
+    assert record is not None
+    broker.submit_elsewhere(record.group, commands.delete_queue(0, record.uid, if_unused=False, if_empty=False))
+    broker.run()
+    client.publish("q", b"1")
+    assert [] == broker.machines[record.group].queue_uids()
+
+
+def test_guest_comes_only_from_this_host() -> None:
+    broker = Loopback()
+    client = broker.connect(loopback=False).login(capabilities=("authentication_failure_close",))
+    close = client.take_methods()[1]
+    assert "Login was refused using authentication mechanism PLAIN" in close.reply_text
+
+
+def test_unknown_vhost_is_530() -> None:
+    client = Loopback().connect().login(vhost="none")
+    close = client.take_methods()[-1]
+    assert (530, "NOT_ALLOWED - vhost none not found") == (close.reply_code, close.reply_text)
+
+
+def test_stopping_node_says_goodbye() -> None:
+    broker = Loopback()
+    client = _open(broker)
+    broker.frontend.close_all("broker forced connection closure with reason 'shutdown'")
+    broker.run()
+    (close,) = client.take_methods()
+    assert (320, True) == (close.reply_code, "shutdown" in close.reply_text)
+
+
+def test_everything_is_freed_when_all_clients_are_lost() -> None:
+    broker = Loopback()
+    clients = [_open(broker) for _ in range(3)]
+    for client in clients:
+        client.send(1, m.QueueDeclare(exclusive=True), m.BasicConsume())
+        client.publish("nowhere", b"1")
+    for client in clients:
+        broker.lose(client)
+    frontend = broker.frontend
+    assert (0, 0, 0) == (frontend.connection_count, frontend.pending_bytes, frontend.open_tickets)
+    assert [] == list(broker.topology.queues())

@@ -1,0 +1,162 @@
+"""Publishing: routes, returns, confirms, order and back-pressure."""
+
+from node.wire import methods as m
+from tests.session.client import Client, content
+from tests.session.loopback import Loopback
+
+
+def _ready(broker: Loopback, *, confirms: bool = True) -> Client:
+    client = broker.connect().login().open()
+    client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    if confirms:
+        client.call(m.ConfirmSelect(), m.ConfirmSelectOk)
+    return client
+
+
+def test_publish_is_confirmed_when_its_group_has_it_and_not_before() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    group = broker.place("/", "q")
+    broker.held[group] = None
+    client.publish("q", b"a", b"b", b"c")
+    assert [] == client.take()
+    del broker.held[group]
+    broker.run()
+    assert [m.BasicAck(3, multiple=True)] == client.take_methods()
+    assert 3 == client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count
+
+
+def test_publish_run_is_one_command() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    before = broker.submitted
+    client.publish("q", *[b"x"] * 200)
+    assert before + 1 == broker.submitted
+    assert [m.BasicAck(200, multiple=True)] == client.take_methods()
+
+
+def test_mandatory_message_without_queue_is_returned_before_its_confirm() -> None:
+    client = _ready(Loopback())
+    client.publish("nowhere", b"lost", mandatory=True)
+    returned, ack = client.take()
+    assert m.BasicReturn(312, "NO_ROUTE", "", "nowhere") == returned.method
+    assert b"lost" == returned.body
+    assert m.BasicAck(1, multiple=False) == ack.method
+
+
+def test_unroutable_message_waits_for_the_metadata_and_so_do_later_ones() -> None:
+    """A binding that was committed elsewhere must count; the order of a channel's messages stays."""
+    broker = Loopback()
+    client = _ready(broker)
+    broker.held[0] = None
+    client.publish("nowhere", b"1", mandatory=True)
+    client.publish("q", b"2")
+    assert [] == client.take()
+    del broker.held[0]
+    broker.run()
+    assert [m.BasicReturn, m.BasicAck] == [type(method) for method in client.take_methods()]
+    assert b"2" == _got(client)
+
+
+def test_publish_to_missing_exchange_closes_the_channel_with_404() -> None:
+    client = _ready(Loopback())
+    client.publish("k", b"x", exchange="none")
+    (close,) = client.take_methods()
+    assert (404, "NOT_FOUND - no exchange 'none' in vhost '/'") == (close.reply_code, close.reply_text)
+    assert (60, 40) == (close.failed_class_id, close.failed_method_id)
+
+
+def test_publish_to_internal_exchange_is_refused() -> None:
+    client = _ready(Loopback())
+    client.call(m.ExchangeDeclare(exchange="in", type="fanout", internal=True), m.ExchangeDeclareOk)
+    client.publish("k", b"x", exchange="in")
+    (close,) = client.take_methods()
+    assert "ACCESS_REFUSED - cannot publish to internal exchange 'in' in vhost '/'" == close.reply_text
+
+
+def test_fanout_goes_to_every_queue_and_is_confirmed_once() -> None:
+    client = _ready(Loopback())
+    client.call(m.ExchangeDeclare(exchange="all", type="fanout"), m.ExchangeDeclareOk)
+    for name in ("q", "qq", "qqq"):
+        client.call(m.QueueDeclare(queue=name, durable=True), m.QueueDeclareOk)
+        client.call(m.QueueBind(queue=name, exchange="all"), m.QueueBindOk)
+    client.publish("", b"x", b"y", exchange="all")
+    assert [m.BasicAck(2, multiple=True)] == client.take_methods()
+    for name in ("q", "qq", "qqq"):
+        assert 2 == client.call(m.QueueDeclare(queue=name, passive=True), m.QueueDeclareOk).message_count
+
+
+def test_headers_exchange_splits_a_run_by_message() -> None:
+    client = _ready(Loopback())
+    client.call(m.ExchangeDeclare(exchange="h", type="headers"), m.ExchangeDeclareOk)
+    client.call(m.QueueBind(queue="q", exchange="h", arguments={"kind": "a"}), m.QueueBindOk)
+    kinds = ["a", "b", "b", "a", "a"]
+    client.write(
+        b"".join(
+            content(1, "", bytes([65 + at]), exchange="h", mandatory=True, headers={"kind": kind})
+            for at, kind in enumerate(kinds)
+        )
+    )
+    received = client.take()
+    assert [b"B", b"C"] == [item.body for item in received if isinstance(item.method, m.BasicReturn)]
+    assert 5 == sum(1 if not item.method.multiple else 5 for item in received if isinstance(item.method, m.BasicAck))
+    assert [b"A", b"D", b"E"] == [_got(client) for _ in range(3)]
+
+
+def test_publisher_without_confirms_is_paused_over_its_bound_and_resumed_below_half() -> None:
+    broker = Loopback(connection_bytes_max=10_000)
+    client = _ready(broker, confirms=False)
+    other = broker.connect().login().open()
+    group = broker.place("/", "q")
+    broker.held[group] = None
+    client.publish("q", b"x" * 5000)
+    assert not client.is_paused
+    client.publish("q", b"x" * 6000)
+    assert client.is_paused
+    assert not other.is_paused
+    del broker.held[group]
+    broker.run()
+    assert not client.is_paused
+
+
+def test_node_bound_pauses_who_goes_on_publishing() -> None:
+    broker = Loopback(node_bytes_max=10_000)
+    one, two = _ready(broker), _ready(broker)
+    group = broker.place("/", "q")
+    broker.held[group] = None
+    one.publish("q", b"x" * 9000)
+    two.publish("q", b"x" * 2000)
+    assert (False, True) == (one.is_paused, two.is_paused)
+    del broker.held[group]
+    broker.run()
+    assert not two.is_paused
+
+
+def test_publishes_before_a_close_are_done_though_they_had_to_wait() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    watcher = _ready(broker)
+    broker.held[0] = None
+    client.publish("nowhere", b"1")
+    client.publish("q", b"2")
+    client.send(1, m.ChannelClose())
+    assert [m.ChannelCloseOk()] == client.take_methods()
+    del broker.held[0]
+    broker.run()
+    assert b"2" == _got(watcher)
+
+
+def test_route_cache_follows_the_topology() -> None:
+    client = _ready(Loopback())
+    client.publish("q", b"1")
+    client.call(m.QueueDelete(queue="q"), m.QueueDeleteOk)
+    client.take()
+    client.publish("q", b"2", mandatory=True)
+    assert [m.BasicReturn, m.BasicAck] == [type(method) for method in client.take_methods()]
+
+
+def _got(client: Client) -> bytes | None:
+    client.take()
+    client.send(1, m.BasicGet(queue="q", no_ack=True))
+    (received,) = client.take()
+    return received.body
