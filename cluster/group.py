@@ -206,10 +206,10 @@ class Group:
             write.truncate_from = ready.truncate_from
             write.entries = ready.entries
             write.hard_state = ready.hard_state
-        for token, index in ready.read_states:
+        for state in ready.read_states:
             for barrier in self._barriers:
-                if barrier.token == token:
-                    barrier.index = index
+                if barrier.token == state.token:
+                    barrier.index = state.index
         if ready.committed:
             self._apply(ready.committed, outcome)
 

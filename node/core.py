@@ -16,12 +16,13 @@ from cluster.ports import GroupWrite, LogStore
 from cluster.types import MEMORY_GROUP, METADATA_GROUP, GroupId
 from node.broker import commands, topology_commands
 from node.broker.effects import Reply
-from node.broker.queue import QueueMachine
+from node.broker.queue import Duties, QueueMachine
 from node.broker.records import QueueRecord
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted
 from node.session.frontend import Frontend
 from node.session.ports import Output
+from node.session.rules import shard_config
 from node.session.shared import Options as SessionOptions
 
 DUTY_TICKS = 20
@@ -39,6 +40,11 @@ class CoreTurn:
     envelopes: dict[int, Envelope] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     more: bool = False
+
+
+def ticket_of(parts: tuple[bytes, ...]) -> int:
+    """The ticket of a command that has one: the field after its head."""
+    return int.from_bytes(parts[0][5:13], "big")
 
 
 class NodeCore:
@@ -85,7 +91,7 @@ class NodeCore:
         handed_over = self._handed_over.get(group)
         if handed_over is not None:
             # The owner's machine replies to its own node only; here "carried out" is reply enough.
-            handed_over.append((self.host.stream(group).submitted, commands.ticket_of(parts)))
+            handed_over.append((self.host.stream(group).submitted, ticket_of(parts)))
 
     def barrier(self, group: int, ticket: int) -> None:
         """`Frontend.on_barrier(ticket)` once the local replica is current."""
@@ -161,10 +167,10 @@ class NodeCore:
                 self._reply_handed_over(group, handed_over)
         for ticket in turn.passed:
             frontend.on_barrier(ticket)
-        self._delete_unused()
+        self._carry_out_duties()
         outputs = frontend.take_output()
         self.host.memory.forget_dead()
-        more = turn.more or self.host.has_work()
+        more = self.host.has_work() or frontend.has_work
         return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more)
 
     def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, int]]) -> None:
@@ -184,13 +190,19 @@ class NodeCore:
         if record.group >= MEMORY_GROUP or self.host.groups[record.group].leads:
             self.host.submit(record.group, commands.delete_queue(0, record.uid, if_unused=False, if_empty=False))
 
-    def _delete_unused(self) -> None:
-        """Auto-delete queues whose last consumer went leave the metadata; their shard follows."""
-        self._leave(self._memory_machine.duties())
+    def _carry_out_duties(self) -> None:
+        """Auto-delete queues whose last consumer went leave the metadata, and their shard follows; long assignments go on."""
+        self._see_to(self.host.memory.id, self._memory_machine.duties())
         for gid, machine in self.shards.items():
             duties = machine.duties()
-            if duties and self.host.groups[gid].leads:
-                self._leave(duties)
+            if (duties.expired or duties.unfinished) and self.host.groups[gid].leads:
+                self._see_to(gid, duties)
+
+    def _see_to(self, group: int, duties: Duties) -> None:
+        self._leave(duties.expired)
+        stream = self.host.stream(group)
+        if duties.unfinished and stream.applied == stream.submitted:
+            self.host.submit(group, commands.tick())
 
     def _leave(self, uids: list[int]) -> None:
         for uid in uids:
@@ -212,7 +224,7 @@ class NodeCore:
             if not group.leads or group.stream.pending:
                 continue
             repairs = [
-                commands.create_queue(0, record.uid, record.config())
+                commands.create_queue(0, record.uid, shard_config(record))
                 for record in wanted[gid]
                 if not machine.has_queue(record.uid)
             ]

@@ -1,0 +1,159 @@
+"""A simulated cluster of whole nodes, and client connections to them: bytes in, bytes out, no sockets."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from cluster.host import HostOptions
+from cluster.placement import first_configuration
+from node.amqp import Options as AmqpOptions
+from node.core import CoreTurn, NodeCore
+from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
+from node.session.shared import Options as SessionOptions
+from tests.amqp_client import AmqpClient, ClientEvent
+from tests.sim.world import SimNode, World
+
+
+class SimClient:
+    """A client connected to one node. `events` collects what the server said; `on_event` is told at once."""
+
+    def __init__(self, cluster: "SimCluster", node: int) -> None:
+        self.cluster = cluster
+        self.node = node
+        self.boot = cluster.world.nodes[node].boot
+        self.amqp = AmqpClient()
+        self.events: list[ClientEvent] = []
+        self.on_event: Callable[[ClientEvent], None] | None = None
+        self.is_open = True
+        self.conn = cluster.connect(self)
+        self._paused: list[bytes] | None = None
+        self.amqp.open()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the client wants sent, in order, after a moment."""
+        data = self.amqp.data_to_send()
+        if data and self.is_open:
+            self.cluster.world.after(1, lambda: self._deliver(data))
+
+    def _deliver(self, data: bytes) -> None:
+        if not self.is_open:
+            return
+        if self._paused is not None:
+            self._paused.append(data)
+            return
+        sim = self.cluster.world.nodes[self.node]
+        if sim.paused:
+            self.cluster.world.after(20, lambda: self._deliver(data))
+            return
+        self.cluster.cores[self.node].frontend.receive(self.conn, data)
+        self.cluster.world.wake(sim)
+
+    def received(self, data: bytes) -> None:
+        """The server's bytes arrived."""
+        if not self.is_open:
+            return
+        for event in self.amqp.receive_data(data):
+            self.events.append(event)
+            if self.on_event is not None:
+                self.on_event(event)
+        self.flush()
+
+    def pause(self) -> None:
+        """The server stopped reading."""
+        if self._paused is None:
+            self._paused = []
+
+    def resume(self) -> None:
+        """It reads again."""
+        held, self._paused = self._paused, None
+        for data in held or []:
+            self._deliver(data)
+
+    def drop(self) -> None:
+        """The connection breaks; the server notices."""
+        if self.is_open:
+            self.is_open = False
+            self.cluster.disconnect(self)
+
+
+class SimCluster:
+    """Nodes of a `World` that are whole `NodeCore`s."""
+
+    def __init__(self, seed: int, nodes: int = 3, shards: int = 3) -> None:
+        self.shards = shards
+        self.cores: dict[int, NodeCore] = {}
+        self.clients: dict[tuple[int, int], SimClient] = {}
+        self._conns = 0
+        self.world = World(seed, nodes, self._start)
+        for sim in self.world.nodes.values():
+            for group in range(shards + 1):
+                sim.disk.form(group, first_configuration(group, tuple(self.world.nodes), 3))
+        self.world.on_turn.append(self._on_turn)
+        for node in self.world.nodes:
+            self.world.start(node)
+
+    def _start(self, world: World, sim: SimNode) -> NodeCore:
+        for key in [key for key in self.clients if key[0] == sim.id]:
+            self.clients.pop(key).is_open = False
+        options = HostOptions(sim.id, tuple(world.nodes), sim.boot, election_ticks=10, heartbeat_ticks=2)
+        rng = random.Random(world.random.random())
+        sessions = SessionOptions(AmqpOptions())
+        core = NodeCore(
+            options, sessions, self.shards, sim.disk, rng.randint, rng.randbytes, world.now_ms + sim.clock_ms
+        )
+        self.cores[sim.id] = core
+        return core
+
+    def connect(self, client: SimClient) -> int:
+        """A new socket to the client's node."""
+        self._conns += 1
+        sim = self.world.nodes[client.node]
+        assert sim.process is not None
+        self.clients[(client.node, self._conns)] = client
+        self.cores[client.node].frontend.connect(self._conns, "sim", loopback=True)
+        self.world.wake(sim)
+        return self._conns
+
+    def disconnect(self, client: SimClient) -> None:
+        """The socket is gone."""
+        if self.clients.pop((client.node, client.conn), None) is not None:
+            sim = self.world.nodes[client.node]
+            if sim.process is not None and sim.boot == client.boot:
+                self.cores[client.node].frontend.disconnect(client.conn)
+                self.world.wake(sim)
+
+    def _on_turn(self, sim: SimNode, turn: CoreTurn) -> None:
+        for output in turn.outputs:
+            self._carry_out(sim, output)
+
+    def _carry_out(self, sim: SimNode, output: Any) -> None:
+        world = self.world
+        client = self.clients.get((sim.id, output.conn))
+        if client is None:
+            return
+        match output:
+            case CheckLogin():
+                core = self.cores[sim.id]
+                world.after(1, lambda: self._login(sim, core, output))
+            case Write():
+                data = b"".join(output.chunks)
+                world.after(1, lambda: client.received(data))
+            case Close():
+                world.after(2, client.drop)
+            case PauseReading():
+                client.pause()
+            case ResumeReading():
+                client.resume()
+
+    def _login(self, sim: SimNode, core: NodeCore, output: CheckLogin) -> None:
+        if self.cores[sim.id] is core:
+            core.frontend.login_result(output.conn, output.user)
+            self.world.wake(sim)
+
+    def crash(self, node: int) -> None:
+        """A node's process ends, and its clients' connections with it."""
+        self.world.crash(node)
+        for key in [key for key in self.clients if key[0] == node]:
+            client = self.clients.pop(key)
+            client.is_open = False
