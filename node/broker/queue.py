@@ -3,7 +3,7 @@
 A message passes here twice: `enqueue` puts its run into queues and, where a consumer has credit, assigns it
 in the same step (the delivery is an effect for the consumer's own node); `settle` ends it. The machine never
 sees bodies: it names a message by log index, command offset and record number, and says with `live` which
-entries must be kept. Commands arrive exactly once and in order for each origin, so nothing de-duplicates here.
+entries must be kept. Commands arrive exactly once and in order for each origin: nothing de-duplicates here.
 `apply` is total: what a client can cause is answered with a `Refusal` or ignored, and only a command kind
 from a newer version raises.
 """

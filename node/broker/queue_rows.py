@@ -2,7 +2,7 @@
 
 Rows are canonical: the same state gives the same rows, whatever happened before. Keys, all big-endian:
 
-    V                                        version of the layout
+    0                                        version of the layout
     X uid                                    an expired queue
     Q uid 0                                  queue: version, head position, config, consumers in line
     Q uid 1 chunk u64                        ready runs at positions chunk * 256 ...
@@ -27,7 +27,7 @@ ROW_VERSION = 1
 CHUNK_SHIFT = 8
 """A chunk has 2 ** CHUNK_SHIFT runs (6 KiB): a moving queue rewrites its head at each checkpoint, so few."""
 
-_VERSION_KEY = b"V"
+_VERSION_KEY = b"0"  # the first of all keys
 _HEADER, _READY, _RETURNED, _CONSUMER, _HELD = range(5)
 _EXPIRED_KEY = struct.Struct(">cQ")
 _QUEUE_KEY = struct.Struct(">cQB")
@@ -291,7 +291,7 @@ def read(rows: Iterable[tuple[bytes, bytes]]) -> tuple[dict[int, Queue], list[in
     lines: list[tuple[Queue, int, list[Key]]] = []
     # In the order of the keys a queue comes before its runs and a consumer before what it holds.
     for number, (key, value) in enumerate(sorted(rows)):
-        if key[:1] == b"V" or not number:
+        if not number:
             _check_version(key, value)
         elif key[:1] == b"X":
             expired.append(_EXPIRED_KEY.unpack(key)[1])
