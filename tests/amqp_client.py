@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from node.wire.codec import ACK, BODY, ERROR, HEADER, HEARTBEAT, Item, scan
+from node.wire.codec import ACK, BODY, ERROR, HEADER, HEARTBEAT, METHOD, Item, scan
 from node.wire.methods import (
     BasicAck,
     BasicCancel,
@@ -315,8 +315,8 @@ class AmqpClient:
             for tag in range(item[2], item[3] + 1):
                 self._receive_confirm(channel, tag, multiple=item[4], ok=True, events=events)
         else:
-            method_id, args = item[2:4]
-            self._receive_method(channel, decode_method(method_id, args), events)  # type: ignore[arg-type]
+            assert item[0] == METHOD, "clients are sent no publishes"
+            self._receive_method(channel, decode_method(item[2], item[3]), events)
 
     def _receive_method(self, channel: int, method: Method, events: list[ClientEvent]) -> None:
         assert channel not in self._incoming, f"{method} in the middle of a content"

@@ -110,6 +110,9 @@ class Channel:
         self._confirms: Confirms | None = None
         self._assembly: Assembly | None = None
 
+    def __repr__(self) -> str:
+        return f"Channel({self.number}, {self.state.value})"
+
     # For the session
 
     @property

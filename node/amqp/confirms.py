@@ -51,9 +51,8 @@ class Confirms:
 
     def gather(self, first_seq: int, count: int, *, ok: bool) -> bool:
         """Note that messages are settled; true where they are the first of this turn. Each number comes once."""
-        assert self._settled < first_seq and first_seq + count <= self.next_seq, (
-            "told before, or not yet published"
-        )
+        assert self._settled < first_seq, "told before"
+        assert first_seq + count <= self.next_seq, "not yet published"
         self._gathered.append((first_seq, first_seq + count - 1, ok))
         return len(self._gathered) == 1
 

@@ -49,7 +49,7 @@ class Open:
 
 @dataclass(slots=True)
 class ConnectionClosed:
-    """The connection has ended: every channel and all that it holds is gone. No event follows, none per channel.
+    """The connection has ended: every channel and all that it holds is gone. No event follows.
 
     Args:
         error: why this side ended it; None where the client said goodbye (or was lost, see `reason`).
