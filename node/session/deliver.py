@@ -104,6 +104,4 @@ def _write(  # noqa: PLR0917 - called per run: no object, no keywords
         data, offset, count, channel.amqp.number, head, tag, tail, session.amqp.frame_max
     )
     locator.passed(group, index, command_offset, record + count, end)
-    channel.amqp.send_content(frames)
-    session.room_bytes -= len(frames)
-    session.touch()
+    session.send_frames(channel, frames)

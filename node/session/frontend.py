@@ -64,7 +64,7 @@ class Frontend:
         """The socket's buffer has room again, or has none."""
         session = self._sessions.get(conn)
         if session is not None:
-            session.writable = is_writable
+            session.set_writable(is_writable=is_writable)
             if is_writable and session.stalled:
                 self._shared.stalled[conn] = session
 
@@ -163,7 +163,7 @@ class Frontend:
         if not dirty:
             return outputs
         room_bytes = shared.options.output_bytes_max
-        for conn, session in dirty.items():
+        for conn, session in list(dirty.items()):
             amqp = session.amqp
             chunks = amqp.data_to_send()
             session.room_bytes = room_bytes

@@ -179,11 +179,10 @@ def _publish_when_current(channel: "ChannelSession", event: "Publish") -> Script
 def _return(channel: "ChannelSession", exrk: bytes, count: int, packed: bytes) -> None:
     if channel.gone:
         return
-    amqp = channel.amqp
-    frame_max = channel.session.amqp.frame_max
-    frames, _ = codec.content_frames(packed, 0, count, amqp.number, _RETURN_HEAD + exrk, -1, b"", frame_max)
-    amqp.send_content(frames)
-    channel.session.touch()
+    session = channel.session
+    head, frame_max = _RETURN_HEAD + exrk, session.amqp.frame_max
+    frames, _ = codec.content_frames(packed, 0, count, channel.amqp.number, head, -1, b"", frame_max)
+    session.send_frames(channel, frames)
 
 
 def _split(channel: "ChannelSession", event: "Publish") -> list[tuple[Plan, int, int, int]] | None:

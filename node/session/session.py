@@ -41,8 +41,23 @@ class Session:
     """
 
     __slots__ = (
-        "amqp", "channels", "conn", "ended", "id", "is_loopback", "may_own", "node", "pending_bytes",
-        "room_bytes", "shared", "stalled", "tickets", "user", "vhost", "writable",
+        "_unread_bytes",
+        "amqp",
+        "channels",
+        "conn",
+        "ended",
+        "id",
+        "is_loopback",
+        "may_own",
+        "node",
+        "pending_bytes",
+        "room_bytes",
+        "shared",
+        "stalled",
+        "tickets",
+        "user",
+        "vhost",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, shared: "Shared", conn: int, amqp: "Connection", *, is_loopback: bool) -> None:
@@ -60,6 +75,7 @@ class Session:
         self.channels: dict[int, ChannelSession] = {}
         self.pending_bytes = 0
         self.writable = True
+        self._unread_bytes = 0  # sent to a socket that had no room
         self.room_bytes = shared.options.output_bytes_max
         self.stalled: dict[int, Consumer] = {}  # consumers with deliveries that are not written yet
 
@@ -99,6 +115,7 @@ class Session:
             self.amqp.fail(error)
             self.touch()
         self.stalled.clear()
+        self.set_writable(is_writable=True)
         self.shared.pressure.forget(self)
         for channel in list(self.channels.values()):
             channel.gone = True
@@ -111,6 +128,7 @@ class Session:
             return
         self.ended = True
         self.stalled.clear()
+        self.set_writable(is_writable=True)
         self.shared.pressure.forget(self)
         for channel in list(self.channels.values()):
             channel.leave()
@@ -141,6 +159,26 @@ class Session:
     def release(self, size_bytes: int) -> None:
         """`size_bytes` of what the client handed in are done with."""
         self.shared.pressure.release(self, size_bytes)
+
+    def send_frames(self, channel: ChannelSession, frames: bytes) -> None:
+        """Send messages to the client.
+
+        What goes to a socket without room (basic.get-ok, basic.return) counts as handed in by the client: one
+        that asks and does not read is not read either.
+        """
+        channel.amqp.send_content(frames)
+        self.room_bytes -= len(frames)
+        self.touch()
+        if not self.writable:
+            self._unread_bytes += len(frames)
+            self.charge(len(frames))
+
+    def set_writable(self, *, is_writable: bool) -> None:
+        """The socket has room again, or has none."""
+        self.writable = is_writable
+        if is_writable and self._unread_bytes:
+            unread_bytes, self._unread_bytes = self._unread_bytes, 0
+            self.release(unread_bytes)
 
     def touch(self) -> None:
         """There may be something to send to the client."""

@@ -33,11 +33,15 @@ class Client:
     def __init__(self, conn: int, write: "Callable[[Client, bytes], None]") -> None:
         self.conn = conn
         self.is_closed = False
-        self.is_paused = False
+        self.paused = False
         self.received: list[Received] = []
         self._write = write
         self._buffer = b""
         self._content: list[Any] = []
+
+    def is_paused(self) -> bool:
+        """Whether the broker has stopped reading."""
+        return self.paused
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -49,7 +53,7 @@ class Client:
 
     def login(self, *, user: str = "guest", vhost: str = "/", capabilities: tuple[str, ...] = ()) -> "Client":
         """Shake hands as far as the broker lets it."""
-        properties = {"capabilities": dict.fromkeys(capabilities, True)}
+        properties: dict[str, Any] = {"capabilities": dict.fromkeys(capabilities, True)}
         self.write(b"AMQP\x00\x00\x09\x01")
         response = f"\0{user}\0{user}".encode()
         self.send(0, methods.ConnectionStartOk(properties, "PLAIN", response, "en_US"))

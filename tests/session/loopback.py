@@ -3,6 +3,9 @@
 `held` groups apply nothing, as if they had no quorum. Time passes only by `tick`.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from cluster.machine import Meta
 from cluster.types import MEMORY_GROUP
 from node.amqp.handshake import Options as AmqpOptions
@@ -24,7 +27,7 @@ HEADER_BYTES = 18
 class Loopback:
     """Implements `node.session.ports.NodePort` and the shell's duties."""
 
-    def __init__(self, **bounds: int) -> None:
+    def __init__(self, **bounds: Any) -> None:
         self.node_id = NODE
         self.topology = TopologyMachine(NODE)
         self.machines: dict[int, QueueMachine] = {group: QueueMachine(NODE) for group in range(1, SHARDS + 1)}
@@ -137,11 +140,12 @@ class Loopback:
                     self.entries.pop((group, index), None)
         return bool(groups)
 
-    def _drop_memory_queues(self, effects: list[object]) -> None:
+    def _drop_memory_queues(self, effects: Sequence[object]) -> None:
         for effect in effects:
             if isinstance(effect, QueueDeleted) and effect.reason is not Reason.DELETED:
                 uid = effect.record.uid
-                self.submit(effect.record.group, commands.delete_queue(0, uid, if_unused=False, if_empty=False))
+                delete = commands.delete_queue(0, uid, if_unused=False, if_empty=False)
+                self.submit(effect.record.group, delete)
 
     def _pass_barriers(self) -> bool:
         passed = [(group, ticket) for group, ticket in self._barriers if group not in self.held]
@@ -163,9 +167,9 @@ class Loopback:
                     del self.clients[conn]
                     self.frontend.disconnect(conn)
                 case PauseReading():
-                    client.is_paused = True
+                    client.paused = True
                 case ResumeReading():
-                    client.is_paused = False
+                    client.paused = False
                 case CheckLogin(conn, _, user, password):
                     self.frontend.login_result(conn, user if password == user else None)
         return bool(outputs) or self.frontend.has_work

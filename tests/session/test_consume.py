@@ -31,7 +31,7 @@ def test_consumer_gets_what_is_there_and_what_comes_in_order() -> None:
     client.publish("q", b"3")
     ok, *deliveries = client.take()
     assert m.BasicConsumeOk("t") == ok.method
-    assert [b"1", b"2", b"3"] == [item.body for item in deliveries]
+    assert [item.body for item in deliveries] == [b"1", b"2", b"3"]
     assert m.BasicDeliver("t", 3, redelivered=False, exchange="", routing_key="q") == deliveries[-1].method
 
 
@@ -40,11 +40,11 @@ def test_prefetch_bounds_what_is_unacknowledged() -> None:
     client.call(m.BasicQos(prefetch_count=2), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     client.publish("q", *[b"%d" % number for number in range(5)])
-    assert [(1, b"0", False), (2, b"1", False)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(1, b"0", False), (2, b"1", False)]
     client.send(1, m.BasicAck(1))
-    assert [(3, b"2", False)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(3, b"2", False)]
     client.send(1, m.BasicAck(3, multiple=True))
-    assert [(4, b"3", False), (5, b"4", False)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(4, b"3", False), (5, b"4", False)]
 
 
 def test_two_consumers_share_a_run_and_read_their_own_records() -> None:
@@ -65,9 +65,9 @@ def test_requeued_messages_come_again_marked_redelivered_and_rejected_ones_do_no
     client.send(1, m.BasicConsume(queue="q"))
     client.take()
     client.send(1, m.BasicReject(1, requeue=True))
-    assert [(2, b"1", True)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(2, b"1", True)]
     client.send(1, m.BasicReject(2, requeue=False))
-    assert [(3, b"2", False)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(3, b"2", False)]
 
 
 def test_recover_returns_everything_unacknowledged() -> None:
@@ -77,7 +77,7 @@ def test_recover_returns_everything_unacknowledged() -> None:
     client.take()
     client.call(m.BasicRecover(requeue=True), m.BasicRecoverOk)
     client.send(1, m.BasicGet(queue="q"))
-    assert [(2, b"1", True)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(2, b"1", True)]
 
 
 def test_no_ack_deliveries_are_settled_when_written() -> None:
@@ -85,8 +85,8 @@ def test_no_ack_deliveries_are_settled_when_written() -> None:
     client = _ready(broker)
     client.call(m.BasicConsume(queue="q", no_ack=True), m.BasicConsumeOk)
     client.publish("q", *[b"x"] * 5000)
-    assert 5000 == len(client.take())
-    assert {} == dict(broker.machines[broker.place("/", "q")].live())
+    assert len(client.take()) == 5000
+    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
 
 
 def test_slow_socket_keeps_slices_and_writes_them_later() -> None:
@@ -95,9 +95,23 @@ def test_slow_socket_keeps_slices_and_writes_them_later() -> None:
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     broker.writable(client, is_writable=False)
     client.publish("q", b"1", b"2")
-    assert [] == client.take()
+    assert client.take() == []
     broker.writable(client, is_writable=True)
-    assert [(1, b"1", False), (2, b"2", False)] == _tags_and_bodies(client)
+    assert _tags_and_bodies(client) == [(1, b"1", False), (2, b"2", False)]
+
+
+def test_client_that_asks_and_does_not_read_is_not_read() -> None:
+    broker = Loopback(connection_bytes_max=10_000)
+    client = _ready(broker)
+    for _ in range(4):
+        client.publish("q", b"x" * 4000)
+    broker.writable(client, is_writable=False)
+    for _ in range(3):
+        client.send(1, m.BasicGet(queue="q"))
+    assert client.is_paused()
+    broker.writable(client, is_writable=True)
+    assert not client.is_paused()
+    assert broker.frontend.pending_bytes == 0
 
 
 def test_output_of_a_turn_is_bounded_and_the_rest_follows() -> None:
@@ -106,7 +120,7 @@ def test_output_of_a_turn_is_bounded_and_the_rest_follows() -> None:
     for number in range(10):
         client.publish("q", b"%d" % number * 1000)
     client.send(1, m.BasicConsume(queue="q"))
-    assert 11 == len(client.take())
+    assert len(client.take()) == 11
     assert not broker.frontend.has_work
 
 
@@ -118,8 +132,8 @@ def test_cancel_returns_what_was_assigned_and_not_written() -> None:
     client.publish("q", b"1", b"2")
     client.call(m.BasicCancel("t"), m.BasicCancelOk)
     broker.writable(client, is_writable=True)
-    assert [] == client.take()
-    assert 2 == _ready_count(_watch(broker))
+    assert client.take() == []
+    assert _ready_count(_watch(broker)) == 2
 
 
 def test_cancel_of_unknown_tag_is_answered() -> None:
@@ -135,7 +149,7 @@ def test_acks_after_cancel_still_count() -> None:
     client.take()
     client.call(m.BasicCancel("t"), m.BasicCancelOk)
     client.send(1, m.BasicAck(1))
-    assert {} == dict(broker.machines[broker.place("/", "q")].live())
+    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
 
 
 def test_closed_channel_returns_its_messages() -> None:
@@ -145,7 +159,7 @@ def test_closed_channel_returns_its_messages() -> None:
     client.send(1, m.BasicConsume(queue="q"))
     client.send(1, m.BasicAck(1))
     client.send(1, m.ChannelClose())
-    assert 2 == _ready_count(_watch(broker))
+    assert _ready_count(_watch(broker)) == 2
 
 
 def test_lost_connection_returns_its_messages_and_consumers() -> None:
@@ -163,7 +177,7 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
     client = _ready(Loopback())
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     close = client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.ConnectionClose)
-    assert (530, "NOT_ALLOWED - attempt to reuse consumer tag 't'") == (close.reply_code, close.reply_text)
+    assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")
     client.send(0, m.ConnectionCloseOk())
     assert client.is_closed
 
@@ -173,8 +187,8 @@ def test_exclusive_consumer_keeps_others_away() -> None:
     one, two = _ready(broker), _ready(broker)
     one.call(m.BasicConsume(queue="q", exclusive=True), m.BasicConsumeOk)
     close = two.call(m.BasicConsume(queue="q"), m.ChannelClose)
-    assert "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use" == close.reply_text
-    assert (60, 20) == (close.failed_class_id, close.failed_method_id)
+    assert close.reply_text == "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"
+    assert (close.failed_class_id, close.failed_method_id) == (60, 20)
 
 
 def test_server_makes_a_consumer_tag() -> None:
@@ -191,7 +205,7 @@ def test_deleted_queue_cancels_consumers_that_can_be_told() -> None:
         client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     _watch(broker).call(m.QueueDelete(queue="q"), m.QueueDeleteOk, channel=9)
     assert [m.BasicCancel("t", no_wait=True)] == told.take_methods()
-    assert [] == untold.take()
+    assert untold.take() == []
 
 
 def test_get_says_how_many_remain_and_when_there_are_none() -> None:
@@ -212,17 +226,17 @@ def test_got_messages_are_settled_by_their_tag() -> None:
     client.send(1, m.BasicGet(queue="q"))
     client.send(1, m.BasicGet(queue="q"))
     client.send(1, m.BasicAck(2, multiple=True))
-    assert {} == dict(broker.machines[broker.place("/", "q")].live())
+    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
 
 
 def test_qos_with_a_size_is_not_implemented() -> None:
     close = _ready(Loopback()).call(m.BasicQos(prefetch_size=5), m.ConnectionClose)
-    assert (540, "NOT_IMPLEMENTED - prefetch_size!=0 (5)") == (close.reply_code, close.reply_text)
+    assert (close.reply_code, close.reply_text) == (540, "NOT_IMPLEMENTED - prefetch_size!=0 (5)")
 
 
 def test_recover_without_requeue_is_not_implemented() -> None:
     close = _ready(Loopback()).call(m.BasicRecover(requeue=False), m.ConnectionClose)
-    assert "NOT_IMPLEMENTED - requeue=false" == close.reply_text
+    assert close.reply_text == "NOT_IMPLEMENTED - requeue=false"
 
 
 def test_reset_group_closes_the_connections_with_state_there() -> None:
@@ -232,8 +246,8 @@ def test_reset_group_closes_the_connections_with_state_there() -> None:
     broker.frontend.on_group_reset(broker.place("/", "q"))
     broker.run()
     (close,) = client.take_methods()
-    assert 320 == close.reply_code
-    assert [] == idle.take()
+    assert close.reply_code == 320
+    assert idle.take() == []
 
 
 def test_reset_group_gives_up_publishes_that_wait_for_it() -> None:
@@ -244,8 +258,8 @@ def test_reset_group_gives_up_publishes_that_wait_for_it() -> None:
     client.publish("q", b"x" * 600)
     broker.frontend.on_group_reset(group)
     broker.run()
-    assert [320] == [close.reply_code for close in client.take_methods()]
-    assert 0 == broker.frontend.pending_bytes
+    assert [close.reply_code for close in client.take_methods()] == [320]
+    assert broker.frontend.pending_bytes == 0
 
 
 def test_queue_of_another_node_is_found_after_a_barrier() -> None:
@@ -273,7 +287,7 @@ def test_vhost_that_is_deleted_takes_its_connections_with_it() -> None:
     broker.submit_elsewhere(0, topology_commands.delete_vhost(0, "v"))
     broker.run()
     (close,) = client.take_methods()
-    assert "CONNECTION_FORCED - vhost 'v' is deleted" == close.reply_text
+    assert close.reply_text == "CONNECTION_FORCED - vhost 'v' is deleted"
 
 
 def test_unknown_consumer_effects_are_dropped() -> None:

@@ -31,11 +31,12 @@ def test_server_names_a_queue_and_remembers_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [m.QueueBind(exchange="amq.topic"), m.QueueDelete(), m.BasicConsume(), m.BasicGet(), m.QueuePurge()]
+    "method",
+    [m.QueueBind(exchange="amq.topic"), m.QueueDelete(), m.BasicConsume(), m.BasicGet(), m.QueuePurge()],
 )
 def test_empty_name_without_declared_queue_is_404(method: m.Method) -> None:
     close = _open(Loopback()).call(method, m.ChannelClose)
-    assert (404, "NOT_FOUND - no previously declared queue") == (close.reply_code, close.reply_text)
+    assert (close.reply_code, close.reply_text) == (404, "NOT_FOUND - no previously declared queue")
     assert (method.class_id, method.method_id) == (close.failed_class_id, close.failed_method_id)
 
 
@@ -44,7 +45,7 @@ def test_empty_name_without_declared_queue_is_404(method: m.Method) -> None:
 )
 def test_missing_queue_is_404(method: m.Method) -> None:
     close = _open(Loopback()).call(method, m.ChannelClose)
-    assert "NOT_FOUND - no queue 'q' in vhost '/'" == close.reply_text
+    assert close.reply_text == "NOT_FOUND - no queue 'q' in vhost '/'"
 
 
 def test_delete_of_missing_queue_is_fine() -> None:
@@ -66,18 +67,18 @@ def test_delete_refuses_a_queue_in_use_or_not_empty() -> None:
     client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
     client.publish("q", b"1")
     close = client.call(m.QueueDelete(queue="q", if_empty=True), m.ChannelClose)
-    assert "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty" == close.reply_text
+    assert close.reply_text == "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty"
     other = _open(broker)
     other.send(1, m.BasicConsume(queue="q"))
     close = other.call(m.QueueDelete(queue="q", if_unused=True), m.ChannelClose)
-    assert "PRECONDITION_FAILED - queue 'q' in vhost '/' in use" == close.reply_text
+    assert close.reply_text == "PRECONDITION_FAILED - queue 'q' in vhost '/' in use"
 
 
 def test_different_declaration_is_406() -> None:
     client = _open(Loopback())
     client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
     close = client.call(m.QueueDeclare(queue="q"), m.ChannelClose)
-    assert (406, 50, 10) == (close.reply_code, close.failed_class_id, close.failed_method_id)
+    assert (close.reply_code, close.failed_class_id, close.failed_method_id) == (406, 50, 10)
     assert "inequivalent arg 'durable' for queue 'q' in vhost '/'" in close.reply_text
 
 
@@ -100,7 +101,7 @@ def test_no_wait_is_not_answered_and_order_is_kept() -> None:
         m.QueueDelete(queue="q", no_wait=True),
         m.ExchangeDelete(exchange="x", no_wait=True),
     )
-    assert [] == client.take()
+    assert client.take() == []
 
 
 def test_exchanges_are_bound_and_unbound() -> None:
@@ -111,7 +112,7 @@ def test_exchanges_are_bound_and_unbound() -> None:
     client.call(m.ExchangeBind(source="a", destination="b"), m.ExchangeBindOk)
     client.call(m.QueueBind(queue="q", exchange="b"), m.QueueBindOk)
     client.publish("", b"1", exchange="a")
-    assert 1 == client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count
+    assert client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count == 1
     client.call(m.QueueUnbind(queue="q", exchange="b"), m.QueueUnbindOk)
     client.call(m.ExchangeUnbind(source="a", destination="b"), m.ExchangeUnbindOk)
     client.publish("", b"2", exchange="a", mandatory=True)
@@ -122,7 +123,7 @@ def test_passive_exchange_declare_asks_whether_it_is_there() -> None:
     client = _open(Loopback())
     client.call(m.ExchangeDeclare(exchange="amq.topic", passive=True), m.ExchangeDeclareOk)
     close = client.call(m.ExchangeDeclare(exchange="none", passive=True), m.ChannelClose)
-    assert "NOT_FOUND - no exchange 'none' in vhost '/'" == close.reply_text
+    assert close.reply_text == "NOT_FOUND - no exchange 'none' in vhost '/'"
 
 
 def test_user_without_rights_is_refused_by_name() -> None:
@@ -148,12 +149,12 @@ def test_exclusive_queue_is_its_connections_own_and_goes_with_it() -> None:
     owner.call(m.QueueDeclare(queue="mine", exclusive=True), m.QueueDeclareOk)
     other.publish("mine", b"1")
     owner.send(1, m.BasicConsume(queue="mine"))
-    assert b"1" == owner.take()[-1].body
+    assert owner.take()[-1].body == b"1"
     close = other.call(m.BasicConsume(queue="mine"), m.ChannelClose)
-    assert 405 == close.reply_code
+    assert close.reply_code == 405
     broker.lose(owner)
     assert broker.topology.queue("/", "mine") is None
-    assert [] == broker.machines[MEMORY_GROUP + NODE].queue_uids()
+    assert broker.machines[MEMORY_GROUP + NODE].queue_uids() == []
 
 
 def test_publish_to_a_queue_in_the_memory_of_a_lost_node_is_done_with() -> None:
@@ -170,7 +171,7 @@ def test_publish_to_a_queue_in_the_memory_of_a_lost_node_is_done_with() -> None:
     client = _open(broker)
     client.call(m.ConfirmSelect(), m.ConfirmSelectOk)
     client.publish("far", b"1")
-    assert [] == client.take()
+    assert client.take() == []
     broker.frontend.on_group_lost(far)
     broker.run()
     assert [m.BasicAck(1)] == client.take_methods()
@@ -182,14 +183,14 @@ def test_request_without_quorum_ends_with_404_and_a_late_reply_is_dropped() -> N
     broker.held[0] = None
     client.send(1, m.QueueDeclare(queue="q"))
     broker.tick(9_000)
-    assert [] == [method for method in client.take_methods()]
+    assert client.take() == []
     broker.tick(1_000)
     (close,) = client.take_methods()
     text = "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout"
     assert (404, text) == (close.reply_code, close.reply_text)
     del broker.held[0]
     broker.run()
-    assert [] == client.take()
+    assert client.take() == []
 
 
 def test_waiting_channel_does_not_hold_up_another() -> None:
@@ -219,7 +220,7 @@ def test_queue_whose_shard_lacks_it_is_created_before_use() -> None:
     broker.run()
     client = _open(broker)
     client.publish("q", b"1")
-    assert 1 == client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count
+    assert client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count == 1
 
 
 def test_expired_auto_delete_queue_can_be_declared_again_at_once() -> None:
@@ -239,10 +240,11 @@ def test_late_creation_elsewhere_does_not_bring_a_deleted_queue_back() -> None:
     client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
     record = broker.topology.queue("/", "q")
     assert record is not None
-    broker.submit_elsewhere(record.group, commands.delete_queue(0, record.uid, if_unused=False, if_empty=False))
+    delete = commands.delete_queue(0, record.uid, if_unused=False, if_empty=False)
+    broker.submit_elsewhere(record.group, delete)
     broker.run()
     client.publish("q", b"1")
-    assert [] == broker.machines[record.group].queue_uids()
+    assert broker.machines[record.group].queue_uids() == []
 
 
 def test_guest_comes_only_from_this_host() -> None:
@@ -255,7 +257,7 @@ def test_guest_comes_only_from_this_host() -> None:
 def test_unknown_vhost_is_530() -> None:
     client = Loopback().connect().login(vhost="none")
     close = client.take_methods()[-1]
-    assert (530, "NOT_ALLOWED - vhost none not found") == (close.reply_code, close.reply_text)
+    assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - vhost none not found")
 
 
 def test_stopping_node_says_goodbye() -> None:
@@ -264,7 +266,7 @@ def test_stopping_node_says_goodbye() -> None:
     broker.frontend.close_all("broker forced connection closure with reason 'shutdown'")
     broker.run()
     (close,) = client.take_methods()
-    assert (320, True) == (close.reply_code, "shutdown" in close.reply_text)
+    assert (close.reply_code, "shutdown" in close.reply_text) == (320, True)
 
 
 def test_everything_is_freed_when_all_clients_are_lost() -> None:
@@ -276,5 +278,5 @@ def test_everything_is_freed_when_all_clients_are_lost() -> None:
     for client in clients:
         broker.lose(client)
     frontend = broker.frontend
-    assert (0, 0, 0) == (frontend.connection_count, frontend.pending_bytes, frontend.open_tickets)
-    assert [] == list(broker.topology.queues())
+    assert (frontend.connection_count, frontend.pending_bytes, frontend.open_tickets) == (0, 0, 0)
+    assert list(broker.topology.queues()) == []
