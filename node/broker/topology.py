@@ -1,5 +1,4 @@
-"""TopologyMachine, the state machine of the metadata group: vhosts, exchanges, queues, bindings, users,
-permissions.
+"""TopologyMachine, the state machine of the metadata group: all but the messages.
 
 Group 0 is applied on every node, so that every node knows the way of every message. A declaration is answered
 when the node that the client is connected to has applied it. Handlers check first and change then; what a

@@ -46,9 +46,7 @@ class TopologyView:
 
     @property
     def routes_version(self) -> int:
-        """Rises with every change of what `route`, `exchange` or `check_access` answer; for caches of the
-        caller.
-        """
+        """Rises with every change of what `route`, `exchange`, `queue` or `check_access` answer."""
         return self._version.value
 
     def exchange(self, vhost: str, name: str) -> ExchangeRecord | None:
