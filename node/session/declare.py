@@ -17,6 +17,7 @@ from node.broker.topology_effects import QueueDeclared
 from node.errors import AccessRefused, AmqpError, NotFound
 from node.session.rules import (
     check_access,
+    check_may_see,
     create,
     current,
     ensure,
@@ -101,7 +102,7 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
     session = channel.session
     if method.passive:
         name = queue_name(channel, method.queue)
-        check_access(session, "configure", "queue", name)
+        check_may_see(session, "queue", name)
         record = yield from find_queue(channel, name)
         ensure(session, record)
         yield from current(channel, record.group)
@@ -220,7 +221,7 @@ def _declare(
 
 def _exchange_exists(channel: "ChannelSession", name: str) -> Generator[None, Any, None]:
     session = channel.session
-    check_access(session, "configure", "exchange", name)
+    check_may_see(session, "exchange", name)
     found = session.node.topology.find_exchange(session.vhost, name)
     if isinstance(found, AmqpError):
         yield from current(channel, METADATA_GROUP)

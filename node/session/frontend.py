@@ -23,6 +23,9 @@ from node.session.shared import Options, Shared
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+BEAT_MS = 1000
+"""How often every connection looks at the clock: the one thing whose cost grows with their number."""
+
 
 class Frontend:
     """See the module.
@@ -32,12 +35,13 @@ class Frontend:
         node: what the sessions may ask of the node.
     """
 
-    __slots__ = ("_node", "_sessions", "_shared")
+    __slots__ = ("_next_beat_ms", "_node", "_sessions", "_shared")
 
     def __init__(self, options: Options, node: NodePort) -> None:
         self._node = node
         self._shared = Shared(options, node)
         self._sessions: dict[int, Session] = {}
+        self._next_beat_ms = 0
 
     # The shell's side: sockets and time
 
@@ -72,6 +76,9 @@ class Frontend:
         """Time has passed; a few times a second is enough."""
         self._shared.tickets.expire()
         now_ms = self._node.now_ms()
+        if now_ms < self._next_beat_ms:
+            return
+        self._next_beat_ms = now_ms + BEAT_MS
         for session in list(self._sessions.values()):
             events = session.amqp.tick(now_ms)
             if events:

@@ -29,6 +29,14 @@ def check_access(session: "Session", action: str, kind: str, name: str) -> None:
         raise error
 
 
+def check_may_see(session: "Session", kind: str, name: str) -> None:
+    """Raise 403 unless the user may do anything with that `queue` or `exchange`: for passive declarations."""
+    user, vhost, check = session.user, session.vhost, session.node.topology.check_access
+    refusals = [check(user, vhost, action, kind, name) for action in ("configure", "write", "read")]
+    if refusals[0] is not None and all(refusals):
+        raise refusals[0]
+
+
 def made_name(session: "Session", prefix: str) -> str:
     """A name nobody else has: `prefix` and 22 URL-safe characters."""
     return prefix + urlsafe_b64encode(session.node.draw(RANDOM_BYTES)).decode("ascii")[:22]
