@@ -136,11 +136,15 @@ def test_user_without_rights_is_refused_by_name() -> None:
     broker.run()
     for method, text in (
         (m.QueueDeclare(queue="q"), "configure access to queue 'q' in vhost '/'"),
+        (m.QueueDeclare(queue="q", passive=True), "configure access to queue 'q' in vhost '/'"),
         (m.BasicGet(queue="q"), "read access to queue 'q' in vhost '/'"),
         (m.QueueBind(queue="q", exchange="amq.topic"), "write access to queue 'q' in vhost '/'"),
     ):
         close = broker.connect().login(user="eve").open().call(method, m.ChannelClose)
         assert f"ACCESS_REFUSED - {text} refused for user 'eve'" == close.reply_text
+    passive = m.QueueDeclare(queue="mine", passive=True)
+    close = broker.connect().login(user="eve").open().call(passive, m.ChannelClose)
+    assert close.reply_code == 404  # one that it may read, it may ask for
 
 
 def test_exclusive_queue_is_its_connections_own_and_goes_with_it() -> None:
