@@ -17,7 +17,9 @@ def test_header_is_understood(header: bytes) -> None:
         assert not handshake.is_wrong_header(header[:end])
 
 
-@pytest.mark.parametrize("header", [b"GET / HT", b"AMQP\x03\x01\0\0", b"AMQP\0\x01\0\0", b"\x16\x03\x01\x02", b"AX"])
+@pytest.mark.parametrize(
+    "header", [b"GET / HT", b"AMQP\x03\x01\0\0", b"AMQP\0\x01\0\0", b"\x16\x03\x01\x02", b"AX"]
+)
 def test_wrong_header_is_seen_as_soon_as_can_be(header: bytes) -> None:
     assert handshake.is_wrong_header(header)
 

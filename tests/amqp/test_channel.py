@@ -1,0 +1,267 @@
+"""What frames on a channel mean, and what the session says on it."""
+
+import struct
+
+import pytest
+
+from node.amqp import Options
+from node.amqp.events import ChannelClosed, ChannelOpened, ConnectionClosed, Outcome, Publish, Request, Settle
+from node.amqp.states import ConnectionState
+from node.errors import NotAllowed, NotFound, PreconditionFailed
+from node.wire.methods import (
+    AccessRequest,
+    AccessRequestOk,
+    BasicPublish,
+    ChannelFlow,
+    ChannelFlowOk,
+    ConfirmSelectOk,
+    Method,
+    QueueDeclare,
+    QueueDeclareOk,
+    frame,
+    method_frame,
+)
+from tests.amqp_client import ChannelGone, Confirmed, ConnectionGone, Replied
+from tests.pair import Pair
+
+
+def header(body_bytes: int, properties: bytes = b"\0\0", class_id: int = 60) -> bytes:
+    return frame(2, 1, struct.pack(">HHQ", class_id, 0, body_bytes) + properties)
+
+
+def publish(exchange: str = "", routing_key: str = "q") -> bytes:
+    return method_frame(1, BasicPublish(exchange=exchange, routing_key=routing_key))
+
+
+def test_publishes_to_one_place_are_one_event() -> None:
+    pair = Pair().opened(1)
+    for body in (b"a", b"bb", b"ccc"):
+        pair.client.publish(1, "logs", "key", body, b"\0\0", mandatory=True)
+    pair.client.publish(1, "", "key", b"", b"\0\0")
+    first, second = pair.to_server()
+    assert isinstance(first, Publish) and isinstance(second, Publish)
+    assert (first.exchange, first.routing_key, first.exrk) == ("logs", "key", b"\x04logs\x03key")
+    assert (first.count, first.mandatory, first.first_seq) == (3, True, 0)
+    record = struct.pack(">IIHHQ", 14, 1, 60, 0, 1) + b"\0\0a"
+    assert first.packed.startswith(record)
+    assert (second.exchange, second.count, second.mandatory) == ("", 1, False)
+
+
+def test_content_frame_by_frame_makes_the_same_record() -> None:
+    """AMQP 4.2.6: however the body is split, also into empty frames."""
+    pair = Pair().opened(1)
+    body = bytes(range(256)) * 1000
+    data = publish() + header(len(body))
+    whole = pair.server.receive_data(data + frame(3, 1, body[:130_000]), pair.now_ms)
+    assert whole == []
+    pair.server.receive_data(frame(3, 1, b""), pair.now_ms)
+    (event,) = pair.server.receive_data(frame(3, 1, body[130_000:]), pair.now_ms)
+    assert isinstance(event, Publish)
+    assert event.count == 1
+    assert event.packed == struct.pack(">IIHHQ", 14, len(body), 60, 0, len(body)) + b"\0\0" + body
+
+
+def test_confirm_numbers_go_up_by_the_run() -> None:
+    pair = Pair().opened(1)
+    pair.client.confirm_select(1)
+    assert pair.exchange()[1] == [Replied(1, ConfirmSelectOk())]
+    for _ in range(3):
+        pair.client.publish(1, "", "q", b"x")
+    pair.client.publish(1, "", "other", b"x")
+    first, second = pair.to_server()
+    assert isinstance(first, Publish) and isinstance(second, Publish)
+    assert (first.first_seq, second.first_seq) == (1, 4)
+    channel = pair.channel(1)
+    assert channel.unconfirmed_count == 4
+    channel.confirm(4, 1, ok=False)
+    channel.confirm(1, 3)
+    assert pair.to_client() == [Confirmed(1, [1, 2, 3], True), Confirmed(1, [4], False)]
+    assert channel.unconfirmed_count == 0
+
+
+def test_gathered_confirms_go_before_the_goodbye() -> None:
+    """A confirm that is due is told even where the client closes the channel in the same turn."""
+    pair = Pair().opened(1)
+    pair.client.confirm_select(1)
+    pair.client.publish(1, "", "q", b"x")
+    pair.to_server()
+    pair.to_client()
+    channel = pair.channel(1)
+    channel.confirm(1, 1)
+    pair.client.close_channel(1)
+    assert pair.to_server() == [ChannelClosed(channel, None)]
+    assert [type(event) for event in pair.to_client()] == [Confirmed, Replied]
+    channel.confirm(2, 1)
+    channel.send(QueueDeclareOk("q", 0, 0))
+    assert pair.to_client() == []
+
+
+def test_acks_settle_runs() -> None:
+    """Single acks that follow each other, and then one for the rest, are ranges of the session's ids."""
+    pair = Pair().opened(1)
+    channel = pair.channel(1)
+    assert channel.record_delivery(70, 501, 10, no_ack=False) == 1
+    assert channel.record_delivery(80, 1, 5, no_ack=True) == 11
+    assert channel.record_delivery(90, 1, 2, no_ack=False) == 16
+    for tag in (1, 2, 3, 5):
+        pair.client.ack(1, tag)
+    assert pair.to_server() == [Settle(channel, Outcome.ACK, [(70, 501, 503), (70, 505, 505)])]
+    pair.client.ack(1, 16, multiple=True)
+    assert pair.to_server() == [Settle(channel, Outcome.ACK, [(70, 504, 504), (70, 506, 510), (90, 1, 1)])]
+    pair.client.nack(1, 0, multiple=True)
+    assert pair.to_server() == [Settle(channel, Outcome.REQUEUE, [(90, 2, 2)])]
+    assert channel.unacked_count == 0
+
+
+def test_reject_and_nack_say_what_becomes_of_the_message() -> None:
+    pair = Pair().opened(1)
+    channel = pair.channel(1)
+    channel.record_delivery(7, 1, 4, no_ack=False)
+    pair.client.reject(1, 1)
+    pair.client.reject(1, 2, requeue=False)
+    pair.client.nack(1, 3, requeue=False)
+    pair.client.nack(1, 4, requeue=True)
+    assert pair.to_server() == [
+        Settle(channel, Outcome.REQUEUE, [(7, 1, 1)]),
+        Settle(channel, Outcome.REJECT, [(7, 2, 2), (7, 3, 3)]),
+        Settle(channel, Outcome.REQUEUE, [(7, 4, 4)]),
+    ]
+
+
+def test_unknown_tag_closes_the_channel_after_what_was_right() -> None:
+    pair = Pair().opened(1)
+    channel = pair.channel(1)
+    channel.record_delivery(7, 1, 2, no_ack=False)
+    pair.client.ack(1, 2)
+    pair.client.ack(1, 2)
+    settle, closed = pair.to_server()
+    assert settle == Settle(channel, Outcome.ACK, [(7, 2, 2)])
+    assert isinstance(closed, ChannelClosed) and isinstance(closed.error, PreconditionFailed)
+    assert (closed.error.class_id, closed.error.method_id) == (60, 80)
+    assert channel.take_all() == [(7, 1, 1)]
+    assert pair.to_client() == [ChannelGone(1, 406, "PRECONDITION_FAILED - unknown delivery tag 2")]
+
+
+def test_closing_channel_ignores_all_until_close_ok() -> None:
+    """AMQP 1.5.2.5: after channel.close every method but close and close-ok is discarded."""
+    pair = Pair().opened(1)
+    first = pair.channel(1)
+    first.fail(NotFound("no queue 'q' in vhost '/'"))
+    assert first.failed and not first.is_open
+    pair.client.publish(1, "", "q", b"x")
+    pair.client.declare(1, "q")
+    pair.client.ack(1, 99)
+    pair.client.open_channel(1)
+    assert pair.to_server() == []
+    assert pair.channel(1) is first
+    assert pair.to_client() == [ChannelGone(1, 404, "NOT_FOUND - no queue 'q' in vhost '/'")]
+    pair.client.open_channel(1)
+    (event,) = pair.to_server()
+    assert isinstance(event, ChannelOpened)
+    assert event.channel is pair.channel(1) is not first
+
+
+def test_both_sides_may_close_at_once() -> None:
+    pair = Pair().opened(1)
+    pair.channel(1).fail(NotFound("no queue 'q' in vhost '/'"))
+    pair.client.close_channel(1)
+    assert pair.to_server() == []
+    gone, _ = pair.to_client()
+    assert isinstance(gone, ChannelGone)
+    pair.to_server()
+    assert pair.server.channels == {}
+
+
+def test_one_piece_of_data_may_close_and_reopen_a_channel() -> None:
+    """Events carry the channel, so the old one's publish is not taken for the new one's."""
+    pair = Pair().opened(1)
+    old = pair.channel(1)
+    pair.client.publish(1, "", "q", b"x")
+    pair.client.close_channel(1)
+    pair.client.open_channel(1)
+    published, closed, opened = pair.to_server()
+    assert isinstance(published, Publish) and published.channel is old
+    assert closed == ChannelClosed(old, None)
+    assert isinstance(opened, ChannelOpened) and opened.channel is not old
+
+
+def test_requests_go_to_the_session_and_answers_come_back() -> None:
+    pair = Pair().opened(1)
+    pair.client.declare(1, "q", durable=True)
+    (event,) = pair.to_server()
+    assert event == Request(pair.channel(1), QueueDeclare(queue="q", durable=True))
+    pair.server.send(1, QueueDeclareOk("q", 0, 0))
+    pair.server.send(2, QueueDeclareOk("nobody", 0, 0))
+    assert pair.to_client() == [Replied(1, QueueDeclareOk("q", 0, 0))]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [(AccessRequest(), AccessRequestOk(1)), (ChannelFlow(active=True), ChannelFlowOk(active=True))],
+)
+def test_some_methods_are_answered_here(method: Method, answer: Method) -> None:
+    pair = Pair().opened(1)
+    pair.client.send(1, method)
+    assert pair.to_server() == []
+    assert pair.to_client() == [Replied(1, answer)]
+
+
+@pytest.mark.parametrize("size", [11, 200_000])
+def test_message_above_the_maximum_closes_the_channel_only(size: int) -> None:
+    """Whole in one piece of data or frame by frame; the rest of the content is skipped."""
+    pair = Pair(Options(message_size_bytes_max=10)).opened(1, 2)
+    pair.client.publish(1, "", "q", b"0123456789")
+    pair.client.publish(1, "", "q", b"0123456789")
+    pair.client.publish(1, "", "q", bytes(size))
+    pair.client.publish(2, "", "q", b"after")
+    data = pair.client.data_to_send()
+    events = [
+        event
+        for at in range(0, len(data), 50_000)
+        for event in pair.server.receive_data(data[at : at + 50_000], pair.now_ms)
+    ]
+    first, second, closed, after = events
+    assert isinstance(first, Publish) and isinstance(second, Publish)
+    assert (first.count, second.count) == (1, 1)
+    assert isinstance(closed, ChannelClosed)
+    assert isinstance(after, Publish) and after.channel.number == 2
+    assert pair.to_client() == [
+        ChannelGone(
+            1, 406, f"PRECONDITION_FAILED - message size {size} is larger than configured max size 10"
+        )
+    ]
+
+
+def test_unfinished_contents_are_bounded() -> None:
+    """Many channels with a message that never ends may not fill the memory."""
+    pair = Pair(Options(message_size_bytes_max=1000)).opened(*range(1, 40))
+    for number in range(1, 40):
+        for piece in _frames(publish() + header(1000) + frame(3, 1, bytes(999))):
+            moved = piece[:1] + struct.pack(">H", number) + piece[3:]
+            # The heartbeat after it makes the codec hand out what it would else keep until the body is there.
+            pair.server.receive_data(moved + b"\x08\0\0\0\0\0\0\xce", pair.now_ms)
+        if pair.server.state is ConnectionState.CLOSING:
+            break
+    assert number < 20
+    (gone,) = pair.to_client()
+    assert isinstance(gone, ConnectionGone)
+    assert gone.reply_code == 506
+
+
+def _frames(data: bytes) -> list[bytes]:
+    pieces = []
+    while data:
+        size = 8 + int.from_bytes(data[3:7], "big")
+        pieces.append(data[:size])
+        data = data[size:]
+    return pieces
+
+
+def test_session_may_fail_the_connection_from_a_channel() -> None:
+    pair = Pair().opened(1)
+    pair.channel(1).fail(NotAllowed("attempt to reuse consumer tag 't'"))
+    assert pair.server.failed
+    assert pair.server.channels == {}
+    assert pair.to_client() == [ConnectionGone(530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")]
+    assert not any(isinstance(event, ConnectionClosed) for event in pair.to_server())
+    assert pair.server.closing
