@@ -107,6 +107,11 @@ class Frontend:
         return len(self._sessions)
 
     @property
+    def channel_count(self) -> int:
+        """Open channels of all connections."""
+        return sum(len(session.amqp.channels) for session in self._sessions.values())
+
+    @property
     def pending_bytes(self) -> int:
         """What publishers handed in and no group has applied yet."""
         return self._shared.pressure.pending_bytes
