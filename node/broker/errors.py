@@ -2,4 +2,4 @@
 
 
 class UnknownCommand(Exception):
-    """A command kind that this version does not know. To skip it would make the replicas differ, so the group halts."""
+    """A command kind that this version does not know. The group halts: to skip it would part the replicas."""

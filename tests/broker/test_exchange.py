@@ -47,9 +47,13 @@ TABLES = st.dictionaries(
 
 
 @given(TABLES, TABLES, st.sampled_from([None, "all", "any", "all-with-x", "any-with-x"]))
-def test_headers_agree_with_definition(conditions: dict[str, Any], headers: dict[str, Any], mode: str | None) -> None:
+def test_headers_agree_with_definition(
+    conditions: dict[str, Any], headers: dict[str, Any], mode: str | None
+) -> None:
     """The pattern is the definition, for every mode."""
-    counted = {k: v for k, v in conditions.items() if not k.startswith("x-") or (mode or "").endswith("with-x")}
+    counted = {
+        k: v for k, v in conditions.items() if not k.startswith("x-") or (mode or "").endswith("with-x")
+    }
     met = [
         k in headers and (v is None or (type(v) is type(headers[k]) and v == headers[k]))
         for k, v in counted.items()
