@@ -52,7 +52,7 @@ def can_campaign(raft: "Raft") -> bool:
 
 
 def leader_lost(raft: "Raft", lost: int) -> None:
-    """The leader's process is gone: campaign soon, each survivor in its turn, another one first in each group."""
+    """The leader's process is gone: campaign soon, one by one, with another survivor first in each group."""
     configuration = raft.configuration
     survivors = sorted({*configuration.voters, *configuration.outgoing} - {lost})
     if raft.id not in survivors:
@@ -102,11 +102,20 @@ def _request_votes(raft: "Raft") -> None:
     pre = raft.role is Role.PRE_CANDIDATE
     term = raft.term + 1 if pre else raft.term
     log, configuration = raft.log, raft.configuration
+    commit_term = log.term(log.commit)
     for voter in sorted({*configuration.voters, *configuration.outgoing}):
         if voter != raft.id and voter not in raft.votes:
             raft.messages_after_persist.append(
                 RequestVote(
-                    raft.id, voter, term, log.last_index, log.last_term, pre=pre, transfer=raft.is_transfer
+                    raft.id,
+                    voter,
+                    term,
+                    log.last_index,
+                    log.last_term,
+                    pre=pre,
+                    transfer=raft.is_transfer,
+                    commit=log.commit,
+                    commit_term=commit_term,
                 )
             )
 
@@ -126,6 +135,10 @@ def record_vote(raft: "Raft", voter: int, *, granted: bool) -> None:
 
 def step_vote_reply(raft: "Raft", message: VoteReply) -> None:
     """Count an answer to the campaign that is under way; an answer to the other kind of campaign is stale."""
+    if _learn_commit(raft, message) and not can_campaign(raft):
+        # What is committed changes the configuration in which this campaign was begun.
+        raft.become_follower(raft.term, 0)
+        return
     if message.pre is not (raft.role is Role.PRE_CANDIDATE):
         return
     if message.pre and message.granted and message.term != raft.term + 1:
@@ -142,14 +155,34 @@ def step_request_vote(raft: "Raft", message: RequestVote) -> None:
     if message.pre and message.term > raft.term:
         free = True
     granted = free and raft.log.is_up_to_date(message.last_log_index, message.last_log_term)
+    _learn_commit(raft, message)
+    commit = raft.log.commit
     raft.messages_after_persist.append(
         VoteReply(
-            raft.id, message.source, message.term if granted else raft.term, granted=granted, pre=message.pre
+            raft.id,
+            message.source,
+            message.term if granted else raft.term,
+            granted=granted,
+            pre=message.pre,
+            commit=commit,
+            commit_term=raft.log.term(commit),
         )
     )
     if granted and not message.pre:
         raft.voted_for = message.source
         raft.reset_election_timer()
+
+
+def _learn_commit(raft: "Raft", message: RequestVote | VoteReply) -> bool:
+    """Take over the other's commit index if the log has that very entry; whether that was news.
+
+    A leader may demote itself and vanish before its peers hear that the change is committed. Their old
+    configuration then needs the vote of a node whose log is longer than theirs; this sets them free.
+    """
+    log = raft.log
+    if raft.role is Role.LEADER or message.commit <= log.commit:
+        return False
+    return log.matches(message.commit, message.commit_term) and log.commit_to(message.commit)
 
 
 def step_leader_message(raft: "Raft", message: AppendEntries | Heartbeat | InstallSnapshot) -> None:

@@ -353,7 +353,7 @@ class Raft:
             return False
         if isinstance(message, RequestVote):
             if not message.transfer and self._hears_leader():
-                return False  # who misses the leader must not depose it while others hear it (dissertation 4.2.3)
+                return False  # who misses the leader must not depose it while we hear it (dissertation 4.2.3)
             if message.pre:
                 return True  # a question about a term, not the beginning of it
         elif isinstance(message, VoteReply) and message.pre and message.granted:

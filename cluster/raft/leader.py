@@ -43,7 +43,7 @@ class Leadership:
     """What a leader knows, for one term.
 
     Args:
-        term_start: index of its first entry, the no-op; counting replicas commits only from there (Raft 5.4.2).
+        term_start: index of its first entry, the no-op; only from there does counting commit (Raft 5.4.2).
         pending_change: no membership change is accepted until this index is applied.
         last_ts: time stamp of the last entry.
         uncommitted_bytes: data of its entries that were not handed out to be applied yet.

@@ -167,7 +167,7 @@ class RaftLog:
         self._term_start = min(self._term_start, index - 1)
 
     def entries(self, lo: int, hi: int, bytes_max: int) -> list[Entry]:
-        """Return entries from `lo` to at most `hi` - 1: at least one, then as many as bytes_max of data holds.
+        """Return entries from `lo` to at most `hi` - 1: at least one, then as many as fit in bytes_max.
 
         May be fewer where storage ends and memory begins. Raises Compacted if `lo` is below the log.
         """
@@ -234,7 +234,7 @@ class RaftLog:
         before = self.persisted
         writes = self._writes
         while writes and writes[0][0] <= number:
-            # Marks may fall from one write to the next where a truncation lay between; each is true by itself.
+            # A mark may be lower than the one before, if a truncation lay between; each is true by itself.
             self.persisted = max(self.persisted, writes.popleft()[1])
         if self.installing is not None and self.installing[0] <= number:
             self.installing = None

@@ -104,6 +104,9 @@ class RequestVote:
         term: the term campaigned for; with `pre` the sender has not entered it yet.
         pre: asks whether a vote would be granted, and changes nothing at the voter.
         transfer: the leader asked for this campaign, so a voter that hears the leader answers all the same.
+        commit: the sender's commit index, with commit_term the term of that entry: whoever has this entry
+            knows that it is committed. Without it a voter and a candidate can be stuck in different
+            configurations when the leader that made the change is gone.
     """
 
     KIND: ClassVar[Kind] = Kind.REQUEST_VOTE
@@ -114,11 +117,16 @@ class RequestVote:
     last_log_term: int
     pre: bool = False
     transfer: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(slots=True)
 class VoteReply:
-    """Voter to candidate. A granted pre-vote carries the term asked for, a refusal the voter's term."""
+    """Voter to candidate. A granted pre-vote carries the term asked for, a refusal the voter's term.
+
+    `commit` and `commit_term` are as in RequestVote.
+    """
 
     KIND: ClassVar[Kind] = Kind.VOTE_REPLY
     source: int
@@ -126,6 +134,8 @@ class VoteReply:
     term: int
     granted: bool
     pre: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 @dataclass(slots=True)
