@@ -223,10 +223,12 @@ X_MATCH_MODES = ("all", "any", "all-with-x", "any-with-x")
 
 
 def check_binding_arguments(exchange_type: str, arguments: bytes) -> None:
-    """Raise 406 where a binding asks a headers exchange for a mode that there is not."""
-    if exchange_type != "headers" or arguments == EMPTY:
+    """Raise 406 where a binding asks a headers exchange for an unknown mode, 50x for what is no table."""
+    if arguments == EMPTY:
         return
     mode = decode_table(arguments).get("x-match", "all")
+    if exchange_type != "headers":
+        return
     if not isinstance(mode, str):
         kind = type_name(mode)
         raise PreconditionFailed(f"Invalid x-match field type {kind} (value {term(mode)}); expected longstr")

@@ -152,7 +152,7 @@ def _encode(key: int, thing: Any) -> bytes:
 
 
 def decode_rows(rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[Table, int, list[Any]]]:
-    """Rows as (table, uid, fields), in an order in which each can be restored after those it needs."""
+    """Rows as (table, uid, fields), the header first, and each after those it needs."""
     decoded = []
     for key, value in sorted(rows):
         table = Table(key[0])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cluster.machine import Meta
+from node.broker.errors import UnknownCommand
 from node.broker.exchange import QueueNode
 from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
 from node.broker.topology_rows import FORMAT_VERSION, HeaderRow, PermissionRow, Table, decode_rows
@@ -35,6 +36,8 @@ class TopologyState(TopologyView):
     def _restore_row(self, table: Table, uid: int, fields: list[Any]) -> None:
         match table:
             case Table.HEADER:
+                if fields[0] > FORMAT_VERSION:
+                    raise UnknownCommand(f"metadata rows of version {fields[0]}")
                 self._last_uid = fields[1]
                 self._rows.put(table, uid, HeaderRow(*fields))
             case Table.VHOST:

@@ -240,6 +240,23 @@ def test_unknown_command_halts_before_anything_ran() -> None:
     assert topology.machine.queue("/", "q") is None
 
 
+@given(st.sampled_from(sorted(commands.FIELDS)), st.data())
+def test_apply_is_total_for_any_octets_in_the_fields(kind: int, data: st.DataObject) -> None:
+    """Also for tables that are none and text that is no UTF-8, which no frontend makes; all can still be read."""
+    topology = Topology()
+    topology.queue("q")
+    octets = st.binary(max_size=12)
+    shapes = {"Q": st.integers(0, (1 << 64) - 1), "B": st.booleans(), "x": octets}
+    text = octets.map(lambda raw: raw.decode("utf-8", "surrogateescape")) | st.sampled_from(
+        ["/", "q", "amq.topic"]
+    )
+    values = [data.draw(shapes.get(shape, text)) for shape in commands.FIELDS[kind]]
+    body = commands.pack_fields(commands.FIELDS[kind], tuple(values))
+    topology.run((bytes([kind]) + len(body).to_bytes(4, "big") + body,))
+    assert len(list(topology.machine.bindings("/"))) <= 2
+    assert topology.machine.checkpoint(full=True)
+
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ["", "/", "q", "amq.topic", "x-match"]
 )

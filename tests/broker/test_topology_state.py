@@ -5,12 +5,15 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.machine import Meta
 from node.broker import topology_commands as commands
+from node.broker.errors import UnknownCommand
 from node.broker.topology import TopologyMachine
+from node.broker.topology_commands import pack_fields
 from tests.broker.topology_driver import NODE, Topology, exchange, queue
 
 Commands = list[tuple[bytes, ...]]
@@ -98,6 +101,13 @@ def test_formation_state_is_saved_and_is_what_no_rows_mean() -> None:
     assert machine.checkpoint(full=False) == as_rows(TopologyMachine(2))
     assert machine.checkpoint(full=False) == []
     assert as_rows(restored([])) == as_rows(machine)
+
+
+def test_rows_of_a_newer_version_are_refused() -> None:
+    """An older node must not read half of a state it does not know."""
+    header = (b"\x01" + bytes(8), pack_fields("QQ", (2, 0)))
+    with pytest.raises(UnknownCommand):
+        restored([header])
 
 
 def test_machine_needs_no_entry_once_it_is_applied() -> None:
