@@ -25,9 +25,6 @@ EPOCH_SHIFT = 16
 """A stream's epoch is the process's boot epoch with room for new epochs within its life."""
 PING_MS = 500
 """A peer that was told nothing for this long gets an empty envelope: silence then means trouble."""
-SILENT_MS_MAX = 5_000
-"""A peer silent for this long is taken for dead and its sessions end. Long enough for a pause, short enough for
-its unacked messages to find another consumer."""
 RESEND_MS = 1_000
 """A stream whose oldest batch saw no progress for this long is sent again."""
 PAUSE_MS_MAX = 1_000
@@ -49,6 +46,8 @@ class HostOptions:
         nodes: all nodes, ascending.
         boot: boot epoch of this process, higher than any before it.
         election_ticks, heartbeat_ticks: see cluster.raft.
+        silent_ms_max: a peer silent for this long is taken for dead and its sessions end: long enough for a pause,
+            short enough for its unacked messages to find another consumer.
     """
 
     node: int
@@ -56,6 +55,7 @@ class HostOptions:
     boot: int
     election_ticks: int = 20
     heartbeat_ticks: int = 2
+    silent_ms_max: int = 5_000
 
 
 @dataclass(slots=True)
@@ -445,7 +445,7 @@ class Host:
     def _has_ended(self, peer: Peer, boot: int) -> bool:
         if boot < peer.boot or (peer.ended and boot == peer.boot):
             return True
-        return self.now_ms - peer.heard_ms > SILENT_MS_MAX
+        return self.now_ms - peer.heard_ms > self.options.silent_ms_max
 
     def preferred_leader(self, group: Group) -> int:
         """Leaders are spread over the nodes by this rule."""
@@ -468,6 +468,21 @@ class Host:
                 group.raft.transfer_leader(preferred)
                 group.dirty = True
                 return
+
+    def hand_over(self) -> bool:
+        """This node will stop: offer every leadership to a voter that is up. False when it leads nothing any more."""
+        leads = False
+        for group in self.groups.values():
+            if not group.raft.is_leader:
+                continue
+            others = [node for node in group.raft.configuration.voters if node != self.node and self.peers[node].up]
+            if not others:
+                continue
+            leads = True
+            if not group.raft.transferee:
+                group.raft.transfer_leader(max(others, key=lambda node: group.raft.progress[node].match_index))
+                group.dirty = True
+        return leads
 
     def _majority_up(self, group: Group) -> bool:
         voters = group.raft.configuration.voters

@@ -4,6 +4,7 @@ A shell of the composition root; every number is taken when it is asked for, fro
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -61,6 +62,7 @@ class CoreStatus:
             total += 1
         return NodeStatus(
             node=self._config.name,
+            pid=os.getpid(),
             cluster=self._config.cluster_name,
             version=node.__version__,
             is_ready=self.unready_reason() is None,
@@ -68,8 +70,8 @@ class CoreStatus:
             shards=[self._shard(group, counts.get(gid, 0)) for gid, group in core.host.groups.items()],
             alarms=list(self._alarms()),
             queue_count=total,
-            connections=core.frontend.connection_count(),
-            channels=core.frontend.channel_count(),
+            connections=core.frontend.connection_count,
+            channels=core.frontend.channel_count,
             uptime_s=int(time.monotonic() - self._started_s),
         )
 

@@ -1,0 +1,249 @@
+"""The composition root: builds the shells, hands them the core, and runs until told to stop.
+
+The only module that knows every part. Start claims the data directory and the ports before anything else, so
+that a node that cannot serve says so in one line and has changed nothing.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import uvloop
+
+from cluster.driver import Clock, Driver
+from cluster.envelope import Envelope
+from cluster.host import HostOptions
+from cluster.placement import first_configuration
+from cluster.ports import GroupWrite
+from cluster.transport.hello import Identity as PeerIdentity
+from cluster.transport.hello import TransportError
+from cluster.transport.link import LinkEvents
+from cluster.transport.network import Network
+from node import __version__
+from node.admin.http import AdminServer
+from node.amqp import Options as AmqpOptions
+from node.broker import topology_commands
+from node.broker.passwords import SALT_SIZE_BYTES, hash_password
+from node.config import Config
+from node.core import NodeCore
+from node.logins import Logins
+from node.server.listener import Listener
+from node.session.ports import CheckLogin, Output
+from node.session.shared import Options as SessionOptions
+from node.startup import DataDirectory, StartupError, claim, listen
+from node.status import CoreStatus
+from node.store.environment import Environment
+from node.store.errors import StoreError
+from node.store.log_store import LmdbStore
+from node.store.writer import Writer
+from node.wire import codec
+
+logger = logging.getLogger("warren")
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the loop may keep the interpreter from the writer thread, which needs it for microseconds per commit."""
+HAND_OVER_S = 3.0
+"""A node that stops gives its leaderships away for at most this long."""
+TICK_MS = 50
+
+
+@dataclass(slots=True, frozen=True)
+class Claimed:
+    """What a node holds before it starts."""
+
+    directory: DataDirectory
+    amqp: socket.socket
+    http: socket.socket
+
+
+def run(config: Config) -> int:
+    """Run a node until SIGTERM or SIGINT; returns the exit code. Raises StartupError where it cannot start."""
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its own log repeats what the links say
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    amqp = listen(config.amqp, "amqp")
+    http = listen(config.http, "http")
+    claimed = Claimed(claim(config), amqp, http)
+    try:
+        return uvloop.run(Node(config, claimed).main())
+    except (StoreError, TransportError) as error:
+        raise StartupError(str(error)) from error
+    finally:
+        claimed.directory.close()
+
+
+class Node:
+    """One running node."""
+
+    def __init__(self, config: Config, claimed: Claimed) -> None:
+        self._config = config
+        self._claimed = claimed
+        self._clock = Clock()
+        self._failure: Exception | None = None
+        self._stop = asyncio.Event()
+
+    async def main(self) -> int:
+        """Start, serve, stop."""
+        config, loop = self._config, asyncio.get_running_loop()
+        if not codec.COMPILED:
+            logger.warning("the compiled codec is missing: the slower reference codec is used")
+        environment = Environment(
+            config.data / "store",
+            cluster=config.cluster_name,
+            node=config.name,
+            map_bytes=config.store_size_bytes_max,
+            now_ms=self._clock.now_ms(),
+        )
+        store = LmdbStore(environment, config.cache_bytes_max)
+        nodes = tuple(range(1, len(config.members) + 1))
+        for group in range(config.shards + 1):
+            store.form(group, first_configuration(group, nodes, config.replicas))
+        core = self._core = self._make_core(store, environment.boot, nodes)
+        self._logins = Logins(lambda: core.topology)
+        peers = {index: member.address for index, member in enumerate(config.members, start=1)}
+        listening = config.cluster
+        peers.pop(config.node_id)
+        self._driver = driver = Driver(core, self._clock, self._write, self._send, self._carry_out)
+        self._listener = Listener(core.frontend, driver.wake, self._check_login, config.connections_max)
+        self._writer = Writer(store, loop.call_soon_threadsafe, driver.persisted, self._failed)
+        self._network = Network(
+            PeerIdentity(config.cluster_name, config.node_id, environment.boot),
+            (listening.host, listening.port),
+            {node: (address.host, address.port) for node, address in peers.items()},
+            driver.receive,
+            LinkEvents(driver.peer_up, driver.peer_down),
+        )
+        self._status = CoreStatus(
+            config, core, self._logins.check, lambda: self._disk_alarm(environment), lambda _group: 0
+        )
+        admin = AdminServer(self._status)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            await self._network.start()
+            driver.start()
+            await admin.start(self._claimed.http)
+            await self._listener.start(self._claimed.amqp)
+            self._status.serving = True
+            self._form_user()
+            # What was made so far stays for good; collecting it again and again would stop the loop for nothing.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(100_000, 50, 100)
+            logger.info(
+                "node %s of cluster %s serves AMQP on %s (warren %s)",
+                config.name, config.cluster_name, config.amqp, __version__,
+            )  # fmt: skip
+            await self._stop.wait()
+            if self._failure is None:
+                await self._hand_over()
+        finally:
+            self._status.serving = False
+            self._listener.close()
+            driver.stop()
+            await self._network.close()
+            await admin.close()
+            if self._failure is None:
+                self._writer.close()
+                environment.close()
+        if self._failure is not None:
+            raise StartupError(str(self._failure)) from self._failure
+        return 0
+
+    def _make_core(self, store: LmdbStore, boot: int, nodes: tuple[int, ...]) -> NodeCore:
+        config = self._config
+        host = HostOptions(
+            node=config.node_id,
+            nodes=nodes,
+            boot=boot,
+            election_ticks=max(2, config.election_timeout_ms // TICK_MS),
+            heartbeat_ticks=max(1, config.raft_heartbeat_ms // TICK_MS),
+            silent_ms_max=config.session_grace_ms,
+        )
+        amqp = AmqpOptions(
+            version=__version__,
+            cluster_name=config.cluster_name,
+            platform=f"Python {sys.version_info.major}.{sys.version_info.minor}",
+            frame_max=config.frame_size_bytes_max,
+            channel_max=config.channels_max,
+            heartbeat_s=config.heartbeat_s,
+            message_size_bytes_max=config.message_size_bytes_max,
+        )
+        sessions = SessionOptions(amqp, guest_is_remote="guest" not in config.loopback_users)
+        chance = random.SystemRandom()
+        return NodeCore(
+            host, sessions, config.shards, store, chance.randint, secrets.token_bytes, self._clock.now_ms()
+        )
+
+    # -- what the driver calls -------------------------------------------------------------------------
+
+    def _write(self, number: int, writes: Sequence[GroupWrite]) -> None:
+        self._writer.submit(number, writes)
+
+    def _send(self, envelopes: Mapping[int, Envelope]) -> None:
+        for peer, envelope in envelopes.items():
+            self._network.send(peer, envelope)
+
+    def _carry_out(self, outputs: list[Output]) -> None:
+        self._listener.carry_out(outputs)
+
+    def _failed(self, error: Exception) -> None:
+        """Nothing more can be made durable, so nothing more may be promised: the process ends."""
+        logger.error("%s; this node stops", error)
+        self._failure = error
+        self._driver.stop()
+        self._stop.set()
+
+    def _check_login(self, request: CheckLogin) -> None:
+        def result(conn: int, user: str | None) -> None:
+            self._core.frontend.login_result(conn, user)
+            self._driver.wake()
+
+        self._logins.answer(request, result)
+
+    # -- the rest of a node's life ---------------------------------------------------------------------
+
+    def _disk_alarm(self, environment: Environment) -> str | None:
+        free, wanted = environment.free_bytes(), self._config.disk_free_bytes_min
+        if free >= wanted:
+            return None
+        return f"{free >> 20} MiB are free for {environment.path}, less than {wanted >> 20} MiB"
+
+    def _form_user(self) -> None:
+        """A new cluster begins with the configured user in the place of guest."""
+        config = self._config
+        if not self._claimed.directory.is_new or (config.default_user, config.default_password) == ("guest", "guest"):
+            return
+        salt = secrets.token_bytes(SALT_SIZE_BYTES)
+        user, digest = config.default_user, hash_password(config.default_password, salt)
+        wanted = [
+            topology_commands.add_user(0, user, salt, digest, ("administrator",)),
+            topology_commands.set_permissions(0, user, "/", ".*", ".*", ".*"),
+        ]
+        if user != "guest":
+            wanted.append(topology_commands.delete_user(0, "guest"))
+        for command in wanted:
+            self._core.submit(0, command)
+        self._driver.wake()
+
+    async def _hand_over(self) -> None:
+        """Tell the clients, and give every leadership to a node that stays."""
+        self._listener.stop_accepting()
+        self._core.frontend.close_all("broker forced connection closure with reason 'shutdown'")
+        self._driver.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while self._core.host.hand_over():
+                    self._driver.wake()
+                    await asyncio.sleep(TICK_MS / 1000)
