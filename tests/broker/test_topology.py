@@ -242,7 +242,7 @@ def test_unknown_command_halts_before_anything_ran() -> None:
 
 @given(st.sampled_from(sorted(commands.FIELDS)), st.data())
 def test_apply_is_total_for_any_octets_in_the_fields(kind: int, data: st.DataObject) -> None:
-    """Also for tables that are none and text that is no UTF-8, which no frontend makes; all can still be read."""
+    """Also for tables that are none and text that is no UTF-8: none makes them; all can be read."""
     topology = Topology()
     topology.queue("q")
     octets = st.binary(max_size=12)
