@@ -1,0 +1,1 @@
+"""Shell: envelopes between nodes over gRPC; the only door to grpc."""

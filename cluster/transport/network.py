@@ -1,0 +1,75 @@
+"""All links of a node and the server that takes its peers' streams."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import grpc
+
+from cluster.envelope import Envelope
+from cluster.transport.hello import SERVER_OPTIONS, Identity, TransportError
+from cluster.transport.link import Link, LinkEvents
+from cluster.transport.servicer import PeerServicer
+from cluster.wire import peer_pb2_grpc as pb_grpc
+
+Address = tuple[str, int]
+
+
+class Network:
+    """This node's part of the mesh: it dials every peer, and every peer dials it.
+
+    Args:
+        identity: this process.
+        listen: (host, port) to serve on; port 0 takes any.
+        peers: (host, port) of every other node.
+        receive: takes each envelope of any peer.
+        events: ups and downs of the links.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        listen: Address,
+        peers: Mapping[int, Address],
+        receive: Callable[[Envelope], None],
+        events: LinkEvents,
+    ) -> None:
+        self._listen = listen
+        self.links = {node: Link(identity, node, *peers[node], events) for node in sorted(peers)}
+        nodes = frozenset({identity.node, *peers})
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        servicer = PeerServicer(identity, nodes, receive, self._on_hello)
+        add = pb_grpc.add_PeerServicer_to_server
+        add(servicer, self._server)  # type: ignore[no-untyped-call] # generated without types
+        self.port = 0
+
+    async def start(self) -> None:
+        """Serve, then dial. Raises TransportError if the port cannot be had."""
+        host, port = self._listen
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise TransportError(f"cluster address {target} cannot be listened on: {error}") from error
+        if not self.port:
+            raise TransportError(
+                f"cluster address {target} cannot be listened on: it is in use or not of this host"
+            )
+        await self._server.start()
+        for link in self.links.values():
+            link.start()
+
+    def send(self, node: int, envelope: Envelope) -> bool:
+        """Send to a peer without ever waiting; False: it is (partly) lost."""
+        return self.links[node].send(envelope)
+
+    async def close(self) -> None:
+        """Hang up on everyone."""
+        for link in self.links.values():
+            await link.close()
+        with contextlib.suppress(grpc.aio.UsageError):
+            await self._server.stop(grace=None)
+
+    def _on_hello(self, node: int) -> None:
+        link = self.links.get(node)
+        if link is not None and not link.is_up:
+            link.poke()

@@ -1,0 +1,66 @@
+"""The receiving end: takes the streams that the peers open and hands their envelopes to the driver."""
+
+import logging
+from collections.abc import Callable
+
+import grpc
+
+from cluster.envelope import Envelope
+from cluster.transport.hello import Identity, refusal
+from cluster.transport.translate import from_envelope
+from cluster.wire import peer_pb2 as pb
+from cluster.wire import peer_pb2_grpc as pb_grpc
+
+_logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[pb.Frame, pb.Answer]
+
+
+class PeerServicer(pb_grpc.PeerServicer):
+    """Serves `Exchange` for all peers.
+
+    Args:
+        identity: this process.
+        nodes: all nodes of the cluster.
+        receive: takes each envelope; must not block or raise.
+        on_hello: a process of this node number has introduced itself.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        nodes: frozenset[int],
+        receive: Callable[[Envelope], None],
+        on_hello: Callable[[int], None],
+    ) -> None:
+        self._identity = identity
+        self._nodes = nodes
+        self._receive = receive
+        self._on_hello = on_hello
+        self._refused: set[str] = set()
+
+    async def Exchange(self, _requests: object, context: Context) -> None:  # noqa: N802 - the name in the .proto
+        """One stream of one peer, from its hello to its end."""
+        frame: object = await context.read()  # EOF where the stream ends, which the types do not know
+        if not isinstance(frame, pb.Frame):
+            return
+        hello = frame.hello
+        reason = refusal(self._identity, self._nodes, hello)
+        await context.write(pb.Answer(node=self._identity.node, boot=self._identity.boot, refusal=reason))
+        if reason:
+            self._log_refusal(f"refused node {hello.node} at {context.peer()}: {reason}")
+            return
+        if hello.lane == pb.LANE_CONTROL:
+            self._on_hello(hello.node)
+        while isinstance(frame := await context.read(), pb.Frame):
+            envelope = from_envelope(
+                frame.envelope, sender=hello.node, boot=hello.boot, receiver=self._identity.node
+            )
+            self._receive(envelope)
+
+    def _log_refusal(self, text: str) -> None:
+        """Once a reason: a misconfigured node knocks every second."""
+        key = text.split(": ", 1)[1]
+        if key not in self._refused and len(self._refused) < 100:
+            self._refused.add(key)
+            _logger.warning(text)

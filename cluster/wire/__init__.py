@@ -1,0 +1,1 @@
+"""Generated from proto/cluster/wire by `make proto`; do not edit."""
