@@ -45,6 +45,7 @@ from node.wire.methods import (
     method_frame,
 )
 from node.wire.primitives import Table
+from node.wire.properties import BasicProperties, encode_header
 
 NO_PROPERTIES = b"\x00\x00"
 PERSISTENT = b"\x10\x00\x02"  # only delivery-mode, 2
@@ -230,18 +231,22 @@ class AmqpClient:
         exchange: str,
         routing_key: str,
         body: bytes,
-        properties: bytes = PERSISTENT,
+        properties: bytes | BasicProperties = PERSISTENT,
         *,
         mandatory: bool = False,
     ) -> int:
         """basic.publish; its confirm number, 0 outside confirm mode.
 
         Args:
-            properties: flags and values as in the content header.
+            properties: if bytes: flags and values as in the content header.
         """
+        if isinstance(properties, BasicProperties):
+            header = encode_header(len(body), properties)
+        else:
+            header = struct.pack(">HHQ", 60, 0, len(body)) + properties
         method = BasicPublish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         self._out.append(method_frame(channel, method))
-        self._out.append(frame(2, channel, struct.pack(">HHQ", 60, 0, len(body)) + properties))
+        self._out.append(frame(2, channel, header))
         size = self.frame_max - 8
         self._out.extend(frame(3, channel, body[at : at + size]) for at in range(0, len(body), size))
         if channel not in self._next_seq:

@@ -50,7 +50,7 @@ class Confirms:
         return first_seq
 
     def gather(self, first_seq: int, count: int, *, ok: bool) -> bool:
-        """Note that messages are settled; true where they are the first of this turn. Each number comes once."""
+        """Note that messages are settled, each once; true where they are the first of this turn."""
         assert self._settled < first_seq, "told before"
         assert first_seq + count <= self.next_seq, "not yet published"
         self._gathered.append((first_seq, first_seq + count - 1, ok))

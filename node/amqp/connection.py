@@ -409,8 +409,12 @@ class Connection:
 
 def _unexpected(item: Item) -> UnexpectedFrame:
     """The error for a frame where none of its kind may be."""
-    payload = item[2] if item[0] in (HEADER, BODY, HEARTBEAT) else b""
-    assert isinstance(payload, bytes), "frames of these kinds carry bytes"
+    if item[0] == METHOD:
+        payload = item[2].to_bytes(4, "big") + item[3]
+    elif item[0] in (HEADER, BODY, HEARTBEAT):
+        payload = item[2]
+    else:
+        payload = b""
     extent = "all" if len(payload) <= _OCTETS_SHOWN else f"first {_OCTETS_SHOWN}"
     shown = erlang_bytes(payload[:_OCTETS_SHOWN])
     return UnexpectedFrame(f"type {_FRAME_TYPES[item[0]]}, {extent} octets = {shown}")

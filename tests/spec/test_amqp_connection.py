@@ -1,4 +1,4 @@
-"""What AMQP 0-9-1 and RabbitMQ's extensions say of a connection: from the client's bytes to the server's answer.
+"""What AMQP 0-9-1 and RabbitMQ say of a connection: from the client's bytes to the server's answer.
 
 Each case names the sentence or the error that it proves; codes and texts are those that clients know.
 """
@@ -62,7 +62,8 @@ HARD = [
     ("ack on a closed channel", method_frame(2, BasicAck(1)), 504, "CHANNEL_ERROR - expected 'channel.open'"),
     ("body on a closed channel", frame(3, 2, b"abc"),
      505, "UNEXPECTED_FRAME - expected method frame, got non method frame instead"),
-    ("second channel.open", method_frame(1, ChannelOpen()), 504, "CHANNEL_ERROR - second 'channel.open' seen"),
+    ("second channel.open", method_frame(1, ChannelOpen()),
+     504, "CHANNEL_ERROR - second 'channel.open' seen"),
     # 4.2.6: content
     ("header out of place", header(1), 505,
      "UNEXPECTED_FRAME - expected method frame, got non method frame instead"),
@@ -154,7 +155,7 @@ def test_ack_of_nothing_with_multiple_and_tag_zero_is_right() -> None:
 
 
 def test_frame_may_be_eight_bytes_above_its_limit() -> None:
-    """The limit is of the frame, whose payload is 8 less; clients that take it for the payload's are let through."""
+    """The limit is of the frame, whose payload is 8 less; who takes it for the payload's is let through."""
     pair = Pair().opened(1)
     data = PUBLISH + header(131_072) + frame(3, 1, bytes(131_072))
     (event,) = pair.server.receive_data(data, pair.now_ms)
