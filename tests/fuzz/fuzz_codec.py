@@ -1,14 +1,17 @@
-"""Feeds the codec whatever a coverage-guided fuzzer thinks of: `python -m tests.fuzz.fuzz_codec -max_total_time=60`.
+"""Feeds the codec what a coverage-guided fuzzer makes: `python -m tests.fuzz.fuzz_codec -max_total_time=60`.
 
-Claims: no bytes make scan raise; both codecs agree; what was consumed means the same however the stream is cut; what
-scan packs, content_frames takes; arguments and headers decode or raise an AmqpError. Needs atheris (the extra `fuzz`);
-tests/fuzz/test_fuzz_codec.py runs the same on random bytes without it.
+Claims: no bytes make scan raise; both codecs agree; what was consumed means the same however the stream is
+cut; what scan packs, content_frames takes; arguments and headers decode or raise an AmqpError. Needs atheris
+(the extra `fuzz`); tests/fuzz/test_fuzz_codec.py runs the same on random bytes without it.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 from node.errors import AmqpError
 from node.wire import reference
@@ -110,14 +113,17 @@ def _check_records(data: bytes, frame_max: int, count: int) -> None:
 
 def main() -> None:
     """Run atheris on its own command line arguments."""
-    import atheris
+    import atheris  # type: ignore[import-untyped]  # publishes no types
 
     with atheris.instrument_imports(include=["node.wire"]):
         for name in [name for name in sys.modules if name.startswith(("node.", "tests.wire"))]:
             del sys.modules[name]
-        from tests.fuzz import fuzz_codec
-    atheris.Setup(sys.argv, fuzz_codec.fuzz_one)
-    atheris.Fuzz()
+        instrumented = importlib.import_module("tests.fuzz.fuzz_codec")
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(SEEDS):
+            Path(corpus, f"seed{number}").write_bytes(b"\x00\x20" + seed)
+        atheris.Setup([*sys.argv, corpus], instrumented.fuzz_one)
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
