@@ -22,7 +22,7 @@ class Progress:
     """One peer in the eyes of the leader of one term.
 
     Args:
-        id: the peer.
+        peer: its node id.
         next_index: first guess, the leader's last index + 1.
         is_active: whether it was heard from since the leader last checked its quorum.
     """
@@ -41,8 +41,8 @@ class Progress:
         "wants_echo",
     )
 
-    def __init__(self, id: int, next_index: int, *, is_active: bool = False) -> None:
-        self.id = id
+    def __init__(self, peer: int, next_index: int, *, is_active: bool = False) -> None:
+        self.id = peer
         self.flow = Flow.PROBE
         self.match_index = 0
         self.next_index = next_index

@@ -1,4 +1,4 @@
-"""What must hold in a group after every event, judged from outside with full sight of all members and disks."""
+"""What must hold in a group after every event, judged with full sight of all members and disks."""
 
 from collections.abc import Iterable
 
@@ -67,7 +67,7 @@ class Invariants:
             self._leader(member, has_committed=has_committed)
 
     def _log_matching(self, member: Member) -> None:
-        """Equal index and term mean equal logs up to there (Raft 5.3): by induction, equal entry and term before."""
+        """Equal index and term mean equal logs up to there (Raft 5.3); by induction, one step is enough."""
         log = member.raft.log
         index, term = self.seen.get(member.id, (0, 0))
         while index >= log.first_index and not log.matches(index, term):
@@ -159,7 +159,7 @@ class Invariants:
         """A majority voted, and nothing that was committed is missing (Raft 5.4)."""
         raft, log = member.raft, member.raft.log
         self._voted(member.id, raft.term, member.id)
-        voters = [id for id in self.group.members if self.votes.get((id, raft.term)) == member.id]
+        voters = [node for node in self.group.members if self.votes.get((node, raft.term)) == member.id]
         self._has_majority(raft.configuration, voters)
         assert is_voter(raft.configuration, member.id)
         for index in range(log.first_index, self.highest_commit + 1):
@@ -169,8 +169,8 @@ class Invariants:
 
     def _holders(self, index: int, term: int) -> list[int]:
         return [
-            id
-            for id, member in self.group.members.items()
+            node
+            for node, member in self.group.members.items()
             if member.disk.durable.saved.meta.index >= index or member.disk.durable.term(index) == term
         ]
 

@@ -11,9 +11,10 @@ import pytest
 
 from cluster.raft import candidate, core, follower, leader
 from cluster.raft.log import RaftLog
-from cluster.raft.quorum import majority_value
+from cluster.raft.quorum import joint_value, majority_value
 from cluster.raft.reads import ReadRounds
-from cluster.raft.rpc import AppendReply
+from cluster.raft.ready import Role
+from cluster.raft.rpc import AppendEntries, AppendReply, InstallSnapshot, RequestVote
 
 Patch = pytest.MonkeyPatch
 Mutant = Callable[[Patch], None]
@@ -44,7 +45,7 @@ def vote_leaves_before_it_is_durable(patch: Patch) -> None:
 
     _after(patch, candidate, "step_request_vote", hurry)
     for steps in core.STEPS.values():
-        patch.setitem(steps, candidate.RequestVote, candidate.step_request_vote)
+        patch.setitem(steps, RequestVote, candidate.step_request_vote)
 
 
 def vote_is_forgotten_at_restart(patch: Patch) -> None:
@@ -70,7 +71,7 @@ def leader_counts_itself_before_its_write_is_durable(patch: Patch) -> None:
 
 
 def learners_are_counted(patch: Patch) -> None:
-    original = leader.joint_value
+    original = joint_value
 
     def everybody(voters: Any, outgoing: Any, values: Any) -> int:
         return original(tuple(sorted(values)), outgoing, values)
@@ -110,12 +111,12 @@ def follower_commits_what_the_leader_did_not_send(patch: Patch) -> None:
 
     _after(patch, follower, "step_append", commit)
     for role in core.STEPS.values():
-        if follower.AppendEntries in role:
-            patch.setitem(role, follower.AppendEntries, _followed(follower.step_append, role))
+        if AppendEntries in role:
+            patch.setitem(role, AppendEntries, _followed(follower.step_append, role))
 
 
 def _followed(step: Callable[..., None], role: Any) -> Callable[..., None]:
-    if role is core.STEPS[core.Role.FOLLOWER]:
+    if role is core.STEPS[Role.FOLLOWER]:
         return step
 
     def conceded(raft: Any, message: Any) -> None:
@@ -148,9 +149,9 @@ def reads_are_answered_before_the_terms_first_commit(patch: Patch) -> None:
 def reads_are_answered_without_asking_anybody(patch: Patch) -> None:
     original = ReadRounds.take_confirmed
 
-    def take(reads: Any, configuration: Any, id: int) -> Any:
+    def take(reads: Any, configuration: Any, leading: int) -> Any:
         reads._acks = dict.fromkeys(range(1, 10), reads.number)
-        return original(reads, configuration, id)
+        return original(reads, configuration, leading)
 
     patch.setattr(ReadRounds, "take_confirmed", take)
 
@@ -174,8 +175,8 @@ def snapshot_brings_no_configuration(patch: Patch) -> None:
         original(raft, message)
         raft.configuration = before
 
-    patch.setitem(follower.STEPS, follower.InstallSnapshot, step)
-    patch.setitem(core.STEPS[core.Role.FOLLOWER], follower.InstallSnapshot, step)
+    patch.setitem(follower.STEPS, InstallSnapshot, step)
+    patch.setitem(core.STEPS[Role.FOLLOWER], InstallSnapshot, step)
 
 
 def own_vote_counts_before_it_is_durable(patch: Patch) -> None:

@@ -31,11 +31,11 @@ class Member:
     """One member: core, disk and a state machine that keeps a running checksum of what it applied."""
 
     def __init__(
-        self, id: int, configuration: Configuration, draw: Callable[[int, int], int] = first, **options: int
+        self, node: int, configuration: Configuration, draw: Callable[[int, int], int] = first, **options: int
     ) -> None:
-        self.id, self.draw = id, draw
+        self.id, self.draw = node, draw
         defaults = {"heartbeat_ticks": HEARTBEAT_TICKS, "election_ticks": ELECTION_TICKS, "group": 0}
-        self.options = Options(**{**defaults, **options, "id": id})
+        self.options = Options(**{**defaults, **options, "id": node})
         self.disk = Disk(configuration)
         self.outbox: list[Message] = []
         self.is_up = True
@@ -162,22 +162,22 @@ class Network:
         self.configuration = Configuration(ids, tuple(learners))
         self.draw, self.options = draw, options
         self.members = {
-            id: Member(id, self.configuration, draw, **options) for id in (*ids, *learners, *others)
+            node: Member(node, self.configuration, draw, **options) for node in (*ids, *learners, *others)
         }
         self.wire: list[Message] = []
         self.is_cut: Callable[[Message], bool] = lambda message: False
         self.ships = True
         self.watch: Callable[[list[Message]], None] = lambda messages: None
 
-    def __getitem__(self, id: int) -> Member:
-        return self.members[id]
+    def __getitem__(self, node: int) -> Member:
+        return self.members[node]
 
-    def elect(self, id: int) -> Member:
+    def elect(self, node: int) -> Member:
         """Let a member win an election."""
-        self[id].raft.campaign()
+        self[node].raft.campaign()
         self.settle()
-        assert self[id].raft.role is Role.LEADER
-        return self[id]
+        assert self[node].raft.role is Role.LEADER
+        return self[node]
 
     def pump(self) -> None:
         """Take what the members want sent, without finishing any write."""
@@ -194,10 +194,10 @@ class Network:
 
     def persist(self, *ids: int) -> None:
         """Finish the writes of these members (default: all)."""
-        for id in ids or self.members:
-            if self[id].is_up:
-                self[id].persist()
-                self.collect(self[id])
+        for node in ids or self.members:
+            if self[node].is_up:
+                self[node].persist()
+                self.collect(self[node])
 
     def deliver(self, wanted: Callable[[Message], bool] = lambda message: True) -> int:
         """Deliver the messages on the wire that are wanted, in order; those of a cut link are lost."""
@@ -242,9 +242,9 @@ class Network:
     def tick(self, count: int = 1, *ids: int) -> None:
         """Let time pass for these members (default: all), settling after each tick."""
         for _ in range(count):
-            for id in ids or self.members:
-                if self[id].is_up:
-                    self[id].raft.tick()
+            for node in ids or self.members:
+                if self[node].is_up:
+                    self[node].raft.tick()
             self.settle()
 
     def isolate(self, *ids: int) -> None:
@@ -261,4 +261,4 @@ class Network:
 
     @property
     def leaders(self) -> list[int]:
-        return [id for id, member in self.members.items() if member.is_up and member.raft.is_leader]
+        return [node for node, member in self.members.items() if member.is_up and member.raft.is_leader]

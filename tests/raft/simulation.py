@@ -1,7 +1,7 @@
 """One group under chance: loss, repetition and disorder on the wire, power cuts between write and sync,
 membership changes, hand-overs, reads, compaction; then calm, in which the group must get on.
 
-Everything follows from the seed. Each event is one call into one core, and all invariants are checked after it.
+Everything follows from the seed. Each event is one call into one core; all invariants are checked after it.
 """
 
 import random
@@ -21,8 +21,8 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.chance = chance = random.Random(seed)
         voters = chance.choice([1, 2, 3, 3, 3, 4, 5])
-        learners = [id for id in range(voters + 1, NODES + 1) if chance.random() < 0.4]
-        others = [id for id in range(voters + 1, NODES + 1) if id not in learners]
+        learners = [node for node in range(voters + 1, NODES + 1) if chance.random() < 0.4]
+        others = [node for node in range(voters + 1, NODES + 1) if node not in learners]
         self.group = Network(
             voters,
             learners,
@@ -74,12 +74,12 @@ class Simulation:
                 member = self._one_of(lambda member: member.is_up and bool(member.under_way))
             elif event == self._apply:
                 member = self._one_of(lambda member: member.is_up and bool(member.backlog))
-            elif event == self._propose or event == self._change or event == self._transfer:
+            elif event in (self._propose, self._change, self._transfer):
                 member = self._one_of(lambda member: member.is_up and member.raft.is_leader)
             else:
                 member = self._one_of(lambda member: member.is_up)
             if member is None or (event == self._deliver and not self.group.wire):
-                # Nothing of that kind to do; time passes only when nothing is under way, or all would be elections.
+                # Nothing of that kind to do; time passes only when nothing is under way, or all is elections.
                 event = self._deliver if self.group.wire else self._tick
                 member = self._one_of(lambda member: member.is_up)
             if member is not None:
@@ -91,7 +91,7 @@ class Simulation:
         return self.chance.choice(fit) if fit else None
 
     def calm(self, rounds: int = 400) -> None:
-        """End all faults: a leader must be found, commit, and bring every member of its configuration along."""
+        """End all faults: a leader must be found, commit, and bring all members along."""
         group = self.group
         group.ships, self.partition = True, ()
         group.wire = []
@@ -101,19 +101,19 @@ class Simulation:
             member.apply()
         group.settle()
         self._check_all()
-        for round in range(rounds):
+        for turn in range(rounds):
             group.tick()
             self._check_all()
-            if len(group.leaders) == 1 and round % 10 == 9:
+            if len(group.leaders) == 1 and turn % 10 == 9:
                 leader = group[group.leaders[0]]
                 index = leader.propose(b"calm")
                 group.settle()
                 self._check_all()
                 configuration = leader.raft.configuration
                 behind = [
-                    id
-                    for id in (*configuration.voters, *configuration.learners)
-                    if index is None or group[id].state_index < index
+                    node
+                    for node in (*configuration.voters, *configuration.learners)
+                    if index is None or group[node].state_index < index
                 ]
                 if not behind and not configuration.outgoing:
                     return

@@ -1,4 +1,4 @@
-"""Chance against the bare core: every invariant after every event, then progress in calm (see simulation.py)."""
+"""Chance against the bare core: every invariant after every event, then progress in calm."""
 
 import pytest
 
@@ -11,7 +11,7 @@ EVENTS = 3000
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_group_stays_safe_and_gets_on(seed: int) -> None:
-    """Under loss, repetition, disorder, power cuts and changes nothing committed is lost, and calm brings progress."""
+    """Under loss, disorder, power cuts and changes nothing committed is lost; calm brings progress."""
     simulation = Simulation(seed)
     simulation.run(EVENTS)
     simulation.calm()
