@@ -97,14 +97,12 @@ class Model:
 class QueueRules(RuleBasedStateMachine):
     """Random commands from two nodes; small chunks and bounds, so that their edges are met."""
 
-    @initialize(chunk_shift=st.integers(0, 3), held_shift=st.integers(0, 4), slices=st.sampled_from([2, 999]))
-    def start(self, chunk_shift: int, held_shift: int, slices: int) -> None:
+    @initialize(shifts=st.tuples(st.integers(0, 3), st.integers(0, 4)), slices=st.sampled_from([2, 999]))
+    def start(self, shifts: tuple[int, int], slices: int) -> None:
         self.limits = queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX
-        queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX = (
-            chunk_shift,
-            held_shift,
-            slices,
-        )
+        queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT = shifts
+        queue.ASSIGN_SLICES_MAX = slices
+        self.steps, self.checkpoint_every = 0, 1 + shifts[0]
         self.driver = Driver()
         self.model = Model()
         self.auto_delete: set[int] = set()
@@ -195,8 +193,8 @@ class QueueRules(RuleBasedStateMachine):
     @rule(
         origin=st.sampled_from(NODES),
         consumer=st.sampled_from(CONSUMERS),
-        ranges=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 8)), max_size=3),
-        kind=st.sampled_from(["settle", "settle", "discard", "give_back", "failed"]),
+        ranges=st.lists(st.tuples(st.integers(7, 20), st.integers(0, 8)), min_size=1, max_size=3),
+        kind=st.sampled_from(["settle", "discard", "give_back", "give_back", "failed"]),
         data=st.data(),
     )
     def release(
@@ -290,7 +288,13 @@ class QueueRules(RuleBasedStateMachine):
         self.driver.machines[1] = self.driver.restored()
         assert self.driver.machine.checkpoint(full=False) == []
 
-    @rule()
+    @rule(uid=st.sampled_from(UIDS))
+    def detach_all(self, uid: int) -> None:
+        """What is returned then stays in the queue."""
+        for key, taker in list(self.model.takers.items()):
+            if taker.uid == uid and taker.attached:
+                self.detach(*key)
+
     def checkpoint(self) -> None:
         self.driver.checkpoint()
         restored = self.driver.restored()
@@ -348,6 +352,9 @@ class QueueRules(RuleBasedStateMachine):
     def agrees(self) -> None:
         if not hasattr(self, "driver"):
             return
+        self.steps += 1
+        if not self.steps % self.checkpoint_every:
+            self.checkpoint()
         machine, model = self.driver.machine, self.model
         assert machine.queue_uids() == sorted(model.ready)
         assert machine.duties().expired == sorted(model.expired)
@@ -360,5 +367,5 @@ class QueueRules(RuleBasedStateMachine):
 
 TestQueueRules = QueueRules.TestCase
 TestQueueRules.settings = settings(
-    max_examples=int(os.environ.get("QUEUE_EXAMPLES", "60")), stateful_step_count=40, deadline=None
+    max_examples=int(os.environ.get("QUEUE_EXAMPLES", "120")), stateful_step_count=40, deadline=None
 )
