@@ -29,12 +29,23 @@ class Turn(Protocol):
 class Core(Protocol):
     """A node without IO; see node.core."""
 
-    def receive(self, envelope: Envelope) -> None: ...
-    def persisted(self, number: int) -> None: ...
-    def peer_up(self, node: int, boot: int) -> None: ...
-    def peer_down(self, node: int, *, refused: bool) -> None: ...
-    def tick(self, now_ms: int) -> None: ...
-    def flush(self, now_ms: int) -> Any: ...
+    def receive(self, envelope: Envelope) -> None:
+        """An envelope of a peer arrived."""
+
+    def persisted(self, number: int) -> None:
+        """Turns up to this one are durable."""
+
+    def peer_up(self, node: int, boot: int) -> None:
+        """A link stands."""
+
+    def peer_down(self, node: int, *, refused: bool) -> None:
+        """A link broke."""
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed."""
+
+    def flush(self, now_ms: int) -> Any:
+        """Return a `Turn`."""
 
 
 class Clock:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cluster.raft.rpc import Message
-from cluster.types import SnapshotMeta
+from cluster.types import Entry, SnapshotMeta
 
 
 class Batch(NamedTuple):
@@ -44,7 +44,7 @@ class SnapshotAccept(NamedTuple):
 
     group: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     applied: int
 
 
@@ -53,9 +53,9 @@ class SnapshotPart(NamedTuple):
 
     group: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     number: int
-    entries: tuple[tuple[int, int, int, int, bytes], ...]
+    entries: tuple[Entry, ...]
     rows: tuple[tuple[bytes, bytes], ...]
     last: bool
 
@@ -65,7 +65,7 @@ class SnapshotPartReply(NamedTuple):
 
     group: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     number: int
     ok: bool
 

@@ -8,8 +8,8 @@ the log go through the store's synchronous view.
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.machine import Meta, StateMachine
 from cluster.envelope import Batch, Expect
+from cluster.machine import Meta, StateMachine
 from cluster.origin import GONE, HEADER, Intake, Origins, OriginStream
 from cluster.ports import GroupWrite, LogStore
 from cluster.raft.core import Raft

@@ -464,7 +464,10 @@ class Host:
             peer = self.peers.get(preferred)
             if not group.leads or peer is None or not peer.up or self.now_ms - peer.since_ms < SETTLED_MS:
                 continue
-            if not group.raft.transferee and group.raft.progress[preferred].match_index + 64 >= group.raft.last_index:
+            if (
+                not group.raft.transferee
+                and group.raft.progress[preferred].match_index + 64 >= group.raft.last_index
+            ):
                 group.raft.transfer_leader(preferred)
                 group.dirty = True
                 return
@@ -475,12 +478,16 @@ class Host:
         for group in self.groups.values():
             if not group.raft.is_leader:
                 continue
-            others = [node for node in group.raft.configuration.voters if node != self.node and self.peers[node].up]
+            others = [
+                node for node in group.raft.configuration.voters if node != self.node and self.peers[node].up
+            ]
             if not others:
                 continue
             leads = True
             if not group.raft.transferee:
-                group.raft.transfer_leader(max(others, key=lambda node: group.raft.progress[node].match_index))
+                group.raft.transfer_leader(
+                    max(others, key=lambda node: group.raft.progress[node].match_index)
+                )
                 group.dirty = True
         return leads
 

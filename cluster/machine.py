@@ -18,7 +18,7 @@ class Meta(NamedTuple):
         origin: the node that submitted the batch.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     ts: int
     origin: int
 

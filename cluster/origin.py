@@ -138,7 +138,7 @@ class OriginStream:
 class Origins:
     """The receiving end in apply: what each node's stream has come to. Part of the replicated state."""
 
-    __slots__ = ("_streams", "_dirty")
+    __slots__ = ("_dirty", "_streams")
 
     def __init__(self) -> None:
         self._streams: dict[int, tuple[int, int]] = {}

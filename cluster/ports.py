@@ -49,7 +49,7 @@ class GroupWrite:
     Args:
         group: which group.
         install: replace the whole state by `install_rows` and set the snapshot; the log begins after it.
-        install_applied: with `install`: log rows up to this index stay, because they are committed and their
+        install_applied: with `install`: log rows up to this index stay, being committed: their
             messages may live on; log rows above it go.
         truncate_from: delete every log row at or above this index.
         entries: ascending, contiguous, may be empty.

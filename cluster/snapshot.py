@@ -41,7 +41,9 @@ class SnapshotSender:
     def next_parts(self) -> list[SnapshotPart]:
         """The parts that may go out now."""
         parts: list[SnapshotPart] = []
-        while self._parts is not None and not self.finished and self.sent - self.received < PARTS_UNDER_WAY_MAX:
+        while (
+            self._parts is not None and not self.finished and self.sent - self.received < PARTS_UNDER_WAY_MAX
+        ):
             part = next(self._parts)
             self.sent += 1
             self.finished = part.last

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
         data: opaque to Raft.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     term: int
     kind: int
     ts: int
@@ -72,7 +72,7 @@ class Configuration:
 class SnapshotMeta(NamedTuple):
     """The position that a saved state of a group describes: all entries up to `index` are applied in it."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     term: int
     ts: int
     configuration: Configuration

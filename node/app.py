@@ -68,7 +68,9 @@ class Claimed:
 def run(config: Config) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code. Raises StartupError where it cannot start."""
     logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
     )
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its own log repeats what the links say
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -183,7 +185,13 @@ class Node:
         sessions = SessionOptions(amqp, guest_is_remote="guest" not in config.loopback_users)
         chance = random.SystemRandom()
         return NodeCore(
-            host, sessions, config.shards, store, chance.randint, secrets.token_bytes, self._clock.now_ms()
+            host,
+            sessions,
+            config.shards,
+            store,
+            draw=chance.randint,
+            draw_bytes=secrets.token_bytes,
+            now_ms=self._clock.now_ms(),
         )
 
     # -- what the driver calls -------------------------------------------------------------------------
@@ -223,7 +231,10 @@ class Node:
     def _form_user(self) -> None:
         """A new cluster begins with the configured user in the place of guest."""
         config = self._config
-        if not self._claimed.directory.is_new or (config.default_user, config.default_password) == ("guest", "guest"):
+        if not self._claimed.directory.is_new or (config.default_user, config.default_password) == (
+            "guest",
+            "guest",
+        ):
             return
         salt = secrets.token_bytes(SALT_SIZE_BYTES)
         user, digest = config.default_user, hash_password(config.default_password, salt)

@@ -56,6 +56,7 @@ class NodeCore:
         sessions: SessionOptions,
         shards: int,
         store: LogStore,
+        *,
         draw: Callable[[int, int], int],
         draw_bytes: Callable[[int], bytes],
         now_ms: int,
@@ -101,7 +102,7 @@ class NodeCore:
         """Data of a live entry; KeyError if its row is gone."""
         return self.host.entry_data(group, index)
 
-    def place(self, vhost: str, name: str) -> int:
+    def place(self, vhost: str, name: str) -> int:  # noqa: ARG002 - a placement by name could use them
         """The least loaded shard that this node leads, or else the least loaded of all."""
         led = [gid for gid in self._load if self.host.groups[gid].leads] or list(self._load)
         group = min(led, key=lambda gid: (self._load[gid], gid))
@@ -184,14 +185,15 @@ class NodeCore:
     # -- metadata is what should be; shards are made to agree -------------------------------------------
 
     def _drop_queue(self, record: QueueRecord) -> None:
-        machine = self.machine(record.group)
-        if machine is None or not machine.has_queue(record.uid):
-            return
-        if record.group >= MEMORY_GROUP or self.host.groups[record.group].leads:
-            self.host.submit(record.group, commands.delete_queue(0, record.uid, if_unused=False, if_empty=False))
+        group = record.group
+        if group == self.host.memory.id or (group < MEMORY_GROUP and self.host.groups[group].leads):
+            self._forget(group, record.uid)
+
+    def _forget(self, group: int, uid: int) -> None:
+        self.host.submit(group, commands.delete_queue(0, uid, if_unused=False, if_empty=False))
 
     def _carry_out_duties(self) -> None:
-        """Auto-delete queues whose last consumer went leave the metadata, and their shard follows; long assignments go on."""
+        """Unused auto-delete queues leave the metadata, and their shard follows; long assignments go on."""
         self._see_to(self.host.memory.id, self._memory_machine.duties())
         for gid, machine in self.shards.items():
             duties = machine.duties()
@@ -199,16 +201,20 @@ class NodeCore:
                 self._see_to(gid, duties)
 
     def _see_to(self, group: int, duties: Duties) -> None:
-        self._leave(duties.expired)
+        self._leave(group, duties.expired)
         stream = self.host.stream(group)
         if duties.unfinished and stream.applied == stream.submitted:
             self.host.submit(group, commands.tick())
 
-    def _leave(self, uids: list[int]) -> None:
+    def _leave(self, group: int, uids: list[int]) -> None:
         for uid in uids:
-            if uid not in self._leaving:
-                self._leaving[uid] = None
+            if uid in self._leaving:
+                continue
+            self._leaving[uid] = None
+            if self.topology.queue_by_uid(uid) is not None:
                 self.host.submit(METADATA_GROUP, topology_commands.delete_queue(0, uid))
+            else:
+                self._forget(group, uid)
 
     def _repair(self) -> None:
         """As a shard's leader: create what the metadata has and the shard lacks, delete what it no longer has."""

@@ -40,7 +40,7 @@ class CoreStatus:
         disk_alarm: Callable[[], str | None],
         log_bytes: Callable[[int], int],
     ) -> None:
-        """Args: login: checks a password, slowly; disk_alarm: what is wrong with the disk, or None; log_bytes: of a group."""
+        """Args: login: checks a password, slowly; disk_alarm: what is wrong, or None; log_bytes: of a group."""
         self._config = config
         self._core = core
         self._login = login
@@ -117,8 +117,14 @@ class CoreStatus:
             since = self._leaderless.setdefault(gid, now)
             if now - since > LEADERLESS_MS_MAX:
                 voters = group.raft.configuration.voters
-                down = [self._names[v] for v in voters if v != self._core.node_id and not self._core.host.peers[v].up]
-                text = f"group {gid} has no leader; voters that cannot be reached: {', '.join(down) or 'none'}"
+                down = [
+                    self._names[v]
+                    for v in voters
+                    if v != self._core.node_id and not self._core.host.peers[v].up
+                ]
+                text = (
+                    f"group {gid} has no leader; voters that cannot be reached: {', '.join(down) or 'none'}"
+                )
                 yield AlarmStatus("no_leader", text, since)
         disk = self._disk_alarm()
         self._disk_since_ms = (self._disk_since_ms or now) if disk else 0

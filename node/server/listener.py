@@ -23,7 +23,7 @@ class Listener:
         check_login: Callable[[CheckLogin], None],
         connections_max: int,
     ) -> None:
-        """Args: wake: there is something to do; check_login: starts a password check; connections_max: more are refused."""
+        """Args: wake: plans a turn; check_login: starts a password check; connections_max: more are refused."""
         self._frontend = frontend
         self._wake = wake
         self._check_login = check_login

@@ -177,7 +177,9 @@ def test_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
             world.resume(node)
         elif action == 27:
             a, b = rng.sample(list(world.nodes), 2)
-            world.rules[(a, b)] = LinkRules((0, rng.choice((1, 5, 300))), rng.choice((0, 20)), rng.choice((0, 20)))
+            world.rules[(a, b)] = LinkRules(
+                (0, rng.choice((1, 5, 300))), rng.choice((0, 20)), rng.choice((0, 20))
+            )
         elif action == 28:
             a, b = rng.sample(list(world.nodes), 2)
             world.cut(a, b)

@@ -100,7 +100,13 @@ class SimCluster:
         rng = random.Random(world.random.random())
         sessions = SessionOptions(AmqpOptions())
         core = NodeCore(
-            options, sessions, self.shards, sim.disk, rng.randint, rng.randbytes, world.now_ms + sim.clock_ms
+            options,
+            sessions,
+            self.shards,
+            sim.disk,
+            draw=rng.randint,
+            draw_bytes=rng.randbytes,
+            now_ms=world.now_ms + sim.clock_ms,
         )
         self.cores[sim.id] = core
         return core
