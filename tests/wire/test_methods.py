@@ -10,6 +10,7 @@ from node.errors import AmqpError, CommandInvalid, FrameError
 from node.wire.methods import (
     BasicConsume,
     BasicPublish,
+    ConnectionStart,
     ExchangeDeclare,
     Method,
     QueueDeclare,
@@ -71,6 +72,12 @@ def test_unknown_method_is_a_command_invalid() -> None:
 def test_arguments_too_short_or_long_are_a_frame_error(args: bytes) -> None:
     with pytest.raises(FrameError, match="cannot decode <<"):
         decode_method(QueueDeclare.class_id << 16 | QueueDeclare.method_id, args)
+
+
+@pytest.mark.parametrize("version", [256, -1])
+def test_method_refuses_an_octet_out_of_range(version: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        ConnectionStart(version_major=version).encode()
 
 
 def test_method_frame_has_type_channel_size_and_end() -> None:
