@@ -136,7 +136,8 @@ class QueueMachine:
         Raises:
             ValueError: a row of another version or that is none of ours.
         """
-        queues, expired = queue_rows.read(rows)
+        stored = list(rows)
+        queues, expired = queue_rows.read(stored)
         self._queues, self._expired = queues, dict.fromkeys(expired)
         self._consumers, self._sessions, self._live, self._dead = {}, {}, {}, []
         for queue in queues.values():
@@ -147,7 +148,7 @@ class QueueMachine:
         self._unfinished = {
             queue.uid: None for queue in queues.values() if queue.ready_count and queue.service
         }
-        self._changes = queue_rows.Changes(is_started=True)
+        self._changes = queue_rows.Changes(is_started=bool(stored))
 
     def state_bytes(self) -> bytes:
         """Return the whole state in canonical form: equal on replicas that applied the same log."""
