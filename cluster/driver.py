@@ -6,12 +6,16 @@ for more; a busy node gathers more because its turns take longer.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from cluster.envelope import Envelope
 from cluster.ports import GroupWrite
+
+logger = logging.getLogger(__name__)
 
 TICK_S = 0.05
 
@@ -69,13 +73,24 @@ class Driver:
         write: Callable[[int, Sequence[GroupWrite]], None],
         send: Callable[[Mapping[int, Envelope]], None],
         carry_out: Callable[[list[Any]], None],
+        *,
+        on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
-        """Args: write: hands a turn's writes to the writer; send: envelopes to peers; carry_out: the core's outputs."""
+        """Take over a core.
+
+        Args:
+            write: hands a turn's writes to the writer.
+            send: hands envelopes to the links.
+            carry_out: does what the core wants done with client sockets.
+            on_failure: the core broke one of its own rules. What it holds is then worth nothing, and the event
+                loop would only log it: the process must end. No turn follows. None: the error goes up.
+        """
         self._core = core
         self._clock = clock
         self._write = write
         self._send = send
         self._carry_out = carry_out
+        self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._planned = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -100,34 +115,47 @@ class Driver:
 
     def receive(self, envelope: Envelope) -> None:
         """An envelope of a peer arrived."""
-        self._core.receive(envelope)
+        self._guarded(self._core.receive, envelope)
         self.wake()
 
     def persisted(self, number: int) -> None:
         """The writer made all turns up to this one durable."""
-        self._core.persisted(number)
+        self._guarded(self._core.persisted, number)
         self.wake()
 
     def peer_up(self, node: int, boot: int) -> None:
         """A link stands."""
-        self._core.peer_up(node, boot)
+        self._guarded(self._core.peer_up, node, boot)
         self.wake()
 
     def peer_down(self, node: int, refused: bool) -> None:
         """A link broke."""
-        self._core.peer_down(node, refused=refused)
+        self._guarded(partial(self._core.peer_down, refused=refused), node)
         self.wake()
 
     def _tick(self) -> None:
         # Planned anew from now, not from when it was due: ticks missed in a pause are not made up for.
         self._ticking = self._loop.call_later(TICK_S, self._tick)
-        self._core.tick(self._clock.now_ms())
+        self._guarded(self._core.tick, self._clock.now_ms())
         self.wake()
 
     def _turn(self) -> None:
         self._planned = False
+        self._guarded(self._take_turn)
+
+    def _guarded(self, call: Callable[..., None], *args: object) -> None:
         if self._stopped:
             return
+        try:
+            call(*args)
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self.stop()
+            logger.exception("the core of this node failed")
+            self._on_failure(error)
+
+    def _take_turn(self) -> None:
         turn = self._core.flush(self._clock.now_ms())
         if turn.writes:
             self._write(turn.number, turn.writes)

@@ -143,8 +143,10 @@ class Link:
             return _Probe.REFUSED
         except (OSError, TimeoutError):
             return _Probe.SILENT
+        ends = [writer.get_extra_info(name) for name in ("sockname", "peername")]
         writer.transport.abort()
-        return _Probe.OPEN
+        # A port that nobody listens on can be given to the very socket that tries it: it then meets itself.
+        return _Probe.REFUSED if ends[0] == ends[1] else _Probe.OPEN
 
     async def _talk(self) -> bool:
         """One life of the link. Returns whether it was up."""

@@ -53,9 +53,13 @@ class PeerServicer(pb_grpc.PeerServicer):
         if hello.lane == pb.LANE_CONTROL:
             self._on_hello(hello.node)
         while isinstance(frame := await context.read(), pb.Frame):
-            envelope = from_envelope(
-                frame.envelope, sender=hello.node, boot=hello.boot, receiver=self._identity.node
-            )
+            try:
+                envelope = from_envelope(
+                    frame.envelope, sender=hello.node, boot=hello.boot, receiver=self._identity.node
+                )
+            except ValueError as error:
+                self._log_refusal(f"ended a stream of node {hello.node} at {context.peer()}: {error}")
+                return
             self._receive(envelope)
 
     def _log_refusal(self, text: str) -> None:

@@ -22,7 +22,8 @@ FORMAT = 1
 MAP_BYTES = 1 << 40
 """Address space, not disk: the file is sparse and grows as it is used. The real limits are alarms."""
 MAP_BYTES_MIN = 1 << 30
-TABLES_MAX = 4096
+TABLES_MAX = 1100
+"""A log a group, for 1024 shards, and the shared ones. Each transaction allocates room for all of them."""
 SHARED_TABLES = (b"meta", b"groups", b"live", b"rows", b"row_pieces")
 
 
