@@ -157,11 +157,14 @@ def step_request_vote(raft: "Raft", message: RequestVote) -> None:
     granted = free and raft.log.is_up_to_date(message.last_log_index, message.last_log_term)
     _learn_commit(raft, message)
     commit = raft.log.commit
+    # A refusal from an older term than the asking candidate's own would be dropped as stale, and with it the
+    # commit index that may set the candidate free.
+    refusal_term = max(raft.term, message.term - 1) if message.pre else raft.term
     raft.messages_after_persist.append(
         VoteReply(
             raft.id,
             message.source,
-            message.term if granted else raft.term,
+            message.term if granted else refusal_term,
             granted=granted,
             pre=message.pre,
             commit=commit,

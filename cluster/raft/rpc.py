@@ -123,8 +123,9 @@ class RequestVote:
 
 @dataclass(slots=True)
 class VoteReply:
-    """Voter to candidate. A granted pre-vote carries the term asked for, a refusal the voter's term.
+    """Voter to candidate. A granted pre-vote carries the term asked for.
 
+    A refusal carries the voter's term; that of a pre-vote the candidate's, if that is later.
     `commit` and `commit_term` are as in RequestVote.
     """
 

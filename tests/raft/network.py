@@ -167,6 +167,7 @@ class Network:
         self.wire: list[Message] = []
         self.is_cut: Callable[[Message], bool] = lambda message: False
         self.ships = True
+        self.after: Callable[[Member], None] = lambda member: None
         self.watch: Callable[[list[Message]], None] = lambda messages: None
 
     def __getitem__(self, node: int) -> Member:
@@ -185,6 +186,7 @@ class Network:
             if member.is_up:
                 member.pump()
                 self.collect(member)
+                self.after(member)
 
     def collect(self, member: Member) -> None:
         """Put on the wire what is ready to leave."""
@@ -198,6 +200,7 @@ class Network:
             if self[node].is_up:
                 self[node].persist()
                 self.collect(self[node])
+                self.after(self[node])
 
     def deliver(self, wanted: Callable[[Message], bool] = lambda message: True) -> int:
         """Deliver the messages on the wire that are wanted, in order; those of a cut link are lost."""
@@ -207,11 +210,12 @@ class Network:
             target = self.members.get(message.target)
             if target is not None and target.is_up and not self.is_cut(message):
                 target.raft.step(message)
+                self.after(target)
         return len(taken)
 
     def settle(self) -> None:
         """Persist, send, deliver, apply and ship until nothing is left to do."""
-        for _ in range(1000):
+        for _ in range(10_000):
             self.pump()
             self.persist()
             self.pump()

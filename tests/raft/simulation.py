@@ -39,6 +39,7 @@ class Simulation:
         self.group.ships = False
         self.invariants = Invariants(self.group)
         self.group.watch = self.invariants.sent
+        self.group.after = self.invariants.check
         self.loss = chance.choice([0.0, 0.02, 0.2])
         self.repetition = chance.choice([0.0, 0.05, 0.3])
         self.disorder = chance.choice([0.0, 0.3, 1.0])
