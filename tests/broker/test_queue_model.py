@@ -97,9 +97,13 @@ class Model:
 class QueueRules(RuleBasedStateMachine):
     """Random commands from two nodes; small chunks and bounds, so that their edges are met."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Teardown also follows an example that ended before `start`.
+        self.limits = queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX
+
     @initialize(shifts=st.tuples(st.integers(0, 3), st.integers(0, 4)), slices=st.sampled_from([2, 999]))
     def start(self, shifts: tuple[int, int], slices: int) -> None:
-        self.limits = queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX
         queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT = shifts
         queue.ASSIGN_SLICES_MAX = slices
         self.steps, self.checkpoint_every = 0, 1 + shifts[0]
