@@ -61,10 +61,8 @@ class Carrier:
 
     def _install(self, txn: Any, write: GroupWrite, meta: SnapshotMeta) -> None:
         group = write.group
-        hard = txn.get(keys.group_key(group, keys.HARD), db=self._tables[b"groups"])
-        # What is committed here is the same everywhere, and messages that live in it need not be sent again.
-        commit = keys.decode_hard_state(group, hard).commit
-        _delete_from(txn, self._environment.log(group), min(commit, meta.index) + 1)
+        # What is applied here is the same everywhere, and messages that live in it were not sent again.
+        _delete_from(txn, self._environment.log(group), min(write.install_applied, meta.index) + 1)
         self._delete_rows(txn, group)
         for key, value in write.install_rows:
             self._put_row(txn, group, key, value)

@@ -196,8 +196,8 @@ class GroupLog:
         self._snapshot = write.checkpoint or write.install or self._snapshot
 
     def _note_install(self, number: int, write: GroupWrite, meta: SnapshotMeta) -> None:
-        # Committed rows stay, as the writer leaves them: the same everywhere, so live ones are not resent.
-        self._truncate(number, min(self._hard.commit, meta.index) + 1)
+        # Applied rows stay, as the writer leaves them: the same everywhere, so live ones were not sent again.
+        self._truncate(number, min(write.install_applied, meta.index) + 1)
         self._starts, self._terms, self._last = [meta.index], [meta.term], meta.index
         self._installing = number
         self._rows = {key: (number, value) for key, value in write.install_rows}

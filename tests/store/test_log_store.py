@@ -175,14 +175,15 @@ def test_trims_go_in_bounded_steps_until_all_are_done(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("settled", [False, True])
-def test_install_replaces_the_state_and_keeps_committed_rows(harness: Harness, settled: bool) -> None:
-    """Raft 7: a snapshot ahead of the log replaces it; what is committed here is the same in it."""
-    harness.write(GroupWrite(1, entries=entries(1, 10, b"old"), hard_state=HardState(1, 0, 5)))
+def test_install_replaces_the_state_and_keeps_applied_rows(harness: Harness, settled: bool) -> None:
+    """Raft 7: a snapshot ahead of the log replaces it; what is applied here is the same in it."""
+    harness.write(GroupWrite(1, entries=entries(1, 10, b"old"), hard_state=HardState(1, 0, 4)))
     write = GroupWrite(1, checkpoint=SnapshotMeta(0, 0, 0, FIRST, 0), checkpoint_rows=[(b"gone", b"1")])
     harness.write(write)
     harness.write(GroupWrite(1, live_rows=[entry(15, b"live")]))
     rows = [(b"new", b"2" * 100_000)]
-    write = GroupWrite(1, install=snapshot(20, 3), install_rows=rows, hard_state=HardState(3, 0, 20))
+    write = GroupWrite(1, install=snapshot(20, 3), install_rows=rows, install_applied=5)
+    write.hard_state = HardState(3, 0, 20)
     number = harness.note(write)
     if settled:
         harness.writer.submit(number, [write])
