@@ -187,6 +187,7 @@ class QueueRules(RuleBasedStateMachine):
 
     @rule(origin=st.sampled_from(NODES), consumer=st.sampled_from(CONSUMERS))
     def detach(self, origin: int, consumer: int) -> None:
+        self.drain()
         taker = self.model.takers.get((origin, consumer))
         if taker and taker.attached:
             taker.attached = False
@@ -204,6 +205,7 @@ class QueueRules(RuleBasedStateMachine):
     def release(
         self, origin: int, consumer: int, ranges: list[tuple[int, int]], kind: str, data: Any
     ) -> None:
+        self.drain()
         taker = self.model.takers.get((origin, consumer))
         base = data.draw(st.sampled_from(sorted(taker.held))) if taker and taker.held else 0
         pairs = [(max(base + first - 10, 0), base + first - 10 + size) for first, size in ranges]
