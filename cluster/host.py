@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.envelope import Envelope, Expect, SnapshotAccept, SnapshotOffer, SnapshotPart, SnapshotPartReply
+from cluster.envelope import Envelope, Expect
 from cluster.group import Group, Outcome
 from cluster.machine import StateMachine
 from cluster.memory import MemoryGroup, MemoryLink
 from cluster.origin import OriginStream
 from cluster.ports import GroupWrite, LogStore
 from cluster.raft.core import Options, Raft
-from cluster.raft.rpc import InstallSnapshot, Message
-from cluster.snapshot import STALLED_MS_MAX, SnapshotReceiver, SnapshotSender
+from cluster.raft.rpc import Message
+from cluster.transfers import Transfers
 from cluster.types import MEMORY_GROUP, GroupId
 
 EPOCH_SHIFT = 16
@@ -33,8 +33,6 @@ TICK_DUTIES = 10
 """Leaders look after ended origins and misplaced leadership once in so many ticks."""
 SETTLED_MS = 5_000
 """A peer must have been up for this long before leadership is handed back to it."""
-SNAPSHOTS_MAX = 2
-"""Snapshot transfers from this node at a time."""
 
 
 @dataclass(slots=True)
@@ -129,8 +127,7 @@ class Host:
         self._turn = Turn(0)
         self._durable = self._written = 0
         self._waiting: deque[_Waiting] = deque()
-        self._senders: dict[tuple[int, int], SnapshotSender] = {}
-        self._receivers: dict[int, SnapshotReceiver] = {}
+        self._transfers = Transfers(self.node, self.groups, store, self._envelope, self._dispatch)
         self._ticks = 0
         self._gone_proposed: dict[tuple[int, int], tuple[int, int]] = {}
         epoch = options.boot << EPOCH_SHIFT
@@ -210,7 +207,7 @@ class Host:
         if self._ticks % TICK_DUTIES == 0:
             self._end_origins()
             self._hand_back_leadership()
-            self._drop_stalled_snapshots()
+            self._transfers.drop_stalled(self.now_ms)
 
     def _set_clock(self, now_ms: int) -> None:
         self.now_ms = max(self.now_ms, now_ms)
@@ -269,7 +266,7 @@ class Host:
         if known and link.stream.submitted:
             link.stream.restart()
             self._turn.lost.append(link.id)
-        self._drop_snapshots_to(node)
+        self._transfers.drop_peer(node)
 
     def receive(self, envelope: Envelope) -> None:
         """An envelope of a peer arrived."""
@@ -293,14 +290,7 @@ class Host:
                 self._dispatch(group, outcome)
         for expect in envelope.expects:
             self._receive_expect(node, expect)
-        for offer in envelope.offers:
-            self._receive_offer(node, offer)
-        for accept in envelope.accepts:
-            self._receive_accept(node, accept)
-        for part in envelope.parts:
-            self._receive_part(node, part)
-        for reply in envelope.part_replies:
-            self._receive_part_reply(node, reply)
+        self._transfers.receive(node, envelope, self.now_ms)
 
     def _receive_expect(self, node: int, expect: Expect) -> None:
         if expect.group >= MEMORY_GROUP:
@@ -351,8 +341,7 @@ class Host:
         for link in self.links.values():
             if link.dirty:
                 self._envelope(link.owner).batches.extend(link.collect(turn.number, self.now_ms))
-        for sender in self._senders.values():
-            self._envelope(sender.peer).parts.extend(sender.next_parts())
+        self._transfers.send()
         self._release_idle()
         if turn.writes:
             self._store.note(turn.writes)
@@ -407,7 +396,7 @@ class Host:
         if outcome.reset:
             self._turn.resets.append(group.id)
         for peer in outcome.snapshots_wanted:
-            self._offer_snapshot(group, peer)
+            self._transfers.offer(group, peer, self.now_ms)
 
     def _emit(self, group: int, effects: list[Any]) -> None:
         if effects:
@@ -495,84 +484,3 @@ class Host:
         voters = group.raft.configuration.voters
         up = sum(1 for node in voters if node == self.node or self.peers[node].up)
         return up * 2 > len(voters)
-
-    # -- snapshots -------------------------------------------------------------------------------------
-
-    def _offer_snapshot(self, group: Group, peer: int) -> None:
-        key = (group.id, peer)
-        if key in self._senders:
-            return
-        if len(self._senders) >= SNAPSHOTS_MAX or group.busy:
-            group.raft.report_snapshot(peer, ok=False)
-            return
-        meta = group.checkpoint_meta
-        self._senders[key] = SnapshotSender(group.id, peer, group.raft.term, meta, self.now_ms)
-        group.held = True
-        self._envelope(peer).offers.append(SnapshotOffer(group.id, group.raft.term, meta))
-
-    def _receive_offer(self, node: int, offer: SnapshotOffer) -> None:
-        group = self.groups[offer.group]
-        if offer.term < group.raft.term or group.installing:
-            return
-        self._receivers[offer.group] = SnapshotReceiver(node, offer.term, offer.meta)
-        accept = SnapshotAccept(offer.group, offer.term, offer.meta.index, group.applied)
-        self._envelope(node).accepts.append(accept)
-
-    def _receive_accept(self, node: int, accept: SnapshotAccept) -> None:
-        sender = self._senders.get((accept.group, node))
-        if sender is None or (accept.term, accept.index) != (sender.term, sender.meta.index):
-            return
-        sender.moved_at_ms = self.now_ms
-        sender.begin(self._store, accept.applied)
-
-    def _receive_part(self, node: int, part: SnapshotPart) -> None:
-        receiver = self._receivers.get(part.group)
-        wanted = receiver is not None and receiver.matches(node, part.term, part.index) and receiver.add(part)
-        reply = SnapshotPartReply(part.group, part.term, part.index, part.number, wanted)
-        self._envelope(node).part_replies.append(reply)
-        if receiver is None or not wanted:
-            return
-        group = self.groups[part.group]
-        write = GroupWrite(part.group, live_rows=list(part.entries)) if part.entries else None
-        if write is not None:
-            self._dispatch(group, Outcome(write=write))
-        if receiver.complete:
-            del self._receivers[part.group]
-            self._install(group, receiver)
-
-    def _install(self, group: Group, receiver: SnapshotReceiver) -> None:
-        """All is staged: let Raft judge the position; if it takes it, the rows go in with its word."""
-        group.staged = receiver.rows
-        group.raft.step(InstallSnapshot(receiver.sender, self.node, receiver.term, receiver.meta))
-        group.dirty = True
-
-    def _receive_part_reply(self, node: int, reply: SnapshotPartReply) -> None:
-        key = (reply.group, node)
-        sender = self._senders.get(key)
-        if sender is None or (reply.term, reply.index) != (sender.term, sender.meta.index):
-            return
-        if not reply.ok:
-            self._end_snapshot(key, ok=False)
-            return
-        sender.received = max(sender.received, reply.number + 1)
-        sender.moved_at_ms = self.now_ms
-        if sender.finished and sender.received == sender.sent:
-            self._end_snapshot(key, ok=True)
-
-    def _end_snapshot(self, key: tuple[int, int], *, ok: bool) -> None:
-        del self._senders[key]
-        group = self.groups[key[0]]
-        group.held = any(gid == key[0] for gid, _ in self._senders)
-        group.raft.report_snapshot(key[1], ok=ok)
-        group.dirty = True
-
-    def _drop_snapshots_to(self, node: int) -> None:
-        for key in [key for key in self._senders if key[1] == node]:
-            self._end_snapshot(key, ok=False)
-
-    def _drop_stalled_snapshots(self) -> None:
-        for key, sender in list(self._senders.items()):
-            group = self.groups[key[0]]
-            stalled = self.now_ms - sender.moved_at_ms > STALLED_MS_MAX
-            if stalled or group.raft.term != sender.term or not group.raft.is_leader:
-                self._end_snapshot(key, ok=False)

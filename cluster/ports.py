@@ -27,7 +27,7 @@ class LogView(Protocol):
         """Hard state and the configuration as of the newest snapshot."""
 
     def first_index(self) -> int:
-        """Index after the last compacted one. At most snapshot index + 1: some entries below it stay for slow members."""
+        """Index after the last compacted one. At most snapshot index + 1: some stay for slow members."""
 
     def last_index(self) -> int:
         """Index of the last entry, or first_index() - 1 if there is none."""

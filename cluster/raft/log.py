@@ -187,6 +187,7 @@ class RaftLog:
     def log_compacted(self) -> None:
         """Storage moved its snapshot on; entries up to it are gone for Raft, even where their rows stay."""
         self.first_index = max(self.first_index, self.view.first_index())
+        self._term_start = max(self._term_start, self.first_index - 1)
 
     def commit_to(self, index: int) -> bool:
         """Raise the commit index, never past the end of the log; whether it rose."""
