@@ -221,7 +221,8 @@ class Network:
             self.pump()
             if self.ships:
                 self.ship()
-            if not self.deliver() and not any(m.is_up and m.raft.has_ready() for m in self.members.values()):
+            up = [member for member in self.members.values() if member.is_up]
+            if not self.deliver() and not any(member.raft.has_ready() or member.under_way for member in up):
                 return
         raise AssertionError("the group never comes to rest")
 
