@@ -97,10 +97,25 @@ class Node:
 
     async def main(self) -> int:
         """Start, serve, stop."""
-        config, loop = self._config, asyncio.get_running_loop()
         if not codec.COMPILED:
             logger.warning("the compiled codec is missing: the slower reference codec is used")
-        environment = Environment(
+        self._build()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        try:
+            await self._serve()
+            if self._failure is None:
+                await self._hand_over()
+        finally:
+            await self._close()
+        if self._failure is not None:
+            raise StartupError(str(self._failure)) from self._failure
+        return 0
+
+    def _build(self) -> None:
+        """Open the store and wire the parts; nothing runs yet but the writer's thread."""
+        config, loop = self._config, asyncio.get_running_loop()
+        self._environment = environment = Environment(
             config.data / "store",
             cluster=config.cluster_name,
             node=config.name,
@@ -113,15 +128,14 @@ class Node:
             store.form(group, first_configuration(group, nodes, config.replicas))
         core = self._core = self._make_core(store, environment.boot, nodes)
         self._logins = Logins(lambda: core.topology)
-        peers = {index: member.address for index, member in enumerate(config.members, start=1)}
-        listening = config.cluster
-        peers.pop(config.node_id)
         self._driver = driver = Driver(core, self._clock, self._write, self._send, self._carry_out)
         self._listener = Listener(core.frontend, driver.wake, self._check_login, config.connections_max)
         self._writer = Writer(store, loop.call_soon_threadsafe, driver.persisted, self._failed)
+        peers = {index: member.address for index, member in enumerate(config.members, start=1)}
+        peers.pop(config.node_id)
         self._network = Network(
             PeerIdentity(config.cluster_name, config.node_id, environment.boot),
-            (listening.host, listening.port),
+            (config.cluster.host, config.cluster.port),
             {node: (address.host, address.port) for node, address in peers.items()},
             driver.receive,
             LinkEvents(driver.peer_up, driver.peer_down),
@@ -129,39 +143,40 @@ class Node:
         self._status = CoreStatus(
             config, core, self._logins.check, lambda: self._disk_alarm(environment), lambda _group: 0
         )
-        admin = AdminServer(self._status)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        try:
-            await self._network.start()
-            driver.start()
-            await admin.start(self._claimed.http)
-            await self._listener.start(self._claimed.amqp)
-            self._status.serving = True
-            self._form_user()
-            # What was made so far stays for good; collecting it again and again would stop the loop for nothing.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(100_000, 50, 100)
-            logger.info(
-                "node %s of cluster %s serves AMQP on %s (warren %s)",
-                config.name, config.cluster_name, config.amqp, __version__,
-            )  # fmt: skip
-            await self._stop.wait()
-            if self._failure is None:
-                await self._hand_over()
-        finally:
-            self._status.serving = False
-            self._listener.close()
-            driver.stop()
-            await self._network.close()
-            await admin.close()
-            if self._failure is None:
-                self._writer.close()
-                environment.close()
-        if self._failure is not None:
-            raise StartupError(str(self._failure)) from self._failure
-        return 0
+        self._admin = AdminServer(self._status)
+
+    async def _serve(self) -> None:
+        """Open the doors, inner ones first, and wait until it is time to stop."""
+        config = self._config
+        await self._network.start()
+        self._driver.start()
+        await self._admin.start(self._claimed.http)
+        await self._listener.start(self._claimed.amqp)
+        self._status.serving = True
+        self._form_user()
+        # What was made so far stays for good; collecting it again and again would stop the loop for nothing.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+        logger.info(
+            "node %s of cluster %s serves AMQP on %s (warren %s)",
+            config.name,
+            config.cluster_name,
+            config.amqp,
+            __version__,
+        )
+        await self._stop.wait()
+
+    async def _close(self) -> None:
+        """Close the doors, outer ones first; what was handed to the writer is still written."""
+        self._status.serving = False
+        self._listener.close()
+        self._driver.stop()
+        await self._network.close()
+        await self._admin.close()
+        if self._failure is None:
+            self._writer.close()
+            self._environment.close()
 
     def _make_core(self, store: LmdbStore, boot: int, nodes: tuple[int, ...]) -> NodeCore:
         config = self._config
