@@ -49,8 +49,9 @@ from node.wire import codec
 
 logger = logging.getLogger("warren")
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long the loop may keep the interpreter from the writer thread, which needs it for microseconds per commit."""
+SWITCH_INTERVAL_S = 0.0001
+"""How long the loop may keep the interpreter from the writer thread, which needs it for microseconds a commit:
+a durable turn under load takes 2 ms with this, 42 ms with Python's default (ADR 5)."""
 HAND_OVER_S = 3.0
 """A node that stops gives its leaderships away for at most this long."""
 TICK_MS = 50
@@ -128,7 +129,9 @@ class Node:
             store.form(group, first_configuration(group, nodes, config.replicas))
         core = self._core = self._make_core(store, environment.boot, nodes)
         self._logins = Logins(lambda: core.topology)
-        self._driver = driver = Driver(core, self._clock, self._write, self._send, self._carry_out)
+        self._driver = driver = Driver(
+            core, self._clock, self._write, self._send, self._carry_out, on_failure=self._failed
+        )
         self._listener = Listener(core.frontend, driver.wake, self._check_login, config.connections_max)
         self._writer = Writer(store, loop.call_soon_threadsafe, driver.persisted, self._failed)
         peers = {index: member.address for index, member in enumerate(config.members, start=1)}
