@@ -1,4 +1,7 @@
-"""Elections, terms and votes: one test per sentence of the paper or trap (Raft 5.1, 5.2, 5.4.1; dissertation 4.2.3, 9.6)."""
+"""Elections, terms and votes: one test per sentence of the paper or trap.
+
+Raft 5.1, 5.2 and 5.4.1; dissertation 4.2.3, 6.2 and 9.6.
+"""
 
 import pytest
 
@@ -33,6 +36,11 @@ def with_log(member: Member, *terms: int) -> None:
     member.raft.become_follower(member.raft.term, 0)
 
 
+def role(member: Member) -> Role:
+    """The member's role just now."""
+    return member.raft.role
+
+
 def answers(member: Member) -> list[object]:
     """All that the member sends once everything is durable."""
     member.pump()
@@ -46,18 +54,18 @@ def test_member_starts_as_follower() -> None:
     assert Network(3)[1].raft.role is Role.FOLLOWER
 
 
-@pytest.mark.parametrize("role", list(Role))
-def test_higher_term_makes_a_follower(role: Role) -> None:
+@pytest.mark.parametrize("before", list(Role))
+def test_higher_term_makes_a_follower(before: Role) -> None:
     """Raft 5.1: if a server's current term is smaller than another's, it updates it and becomes a follower."""
     group = Network(3)
     raft = group[1].raft
-    if role is Role.LEADER:
+    if before is Role.LEADER:
         group.elect(1)
-    elif role is not Role.FOLLOWER:
+    elif before is not Role.FOLLOWER:
         raft.campaign()
-        if role is Role.CANDIDATE:
+        if before is Role.CANDIDATE:
             raft.step(VoteReply(2, 1, 1, granted=True, pre=True))
-    assert raft.role is role
+    assert raft.role is before
     raft.step(AppendReply(3, 1, 9, 0, rejected=True))
     assert (raft.role, raft.term, raft.leader, raft.voted_for) == (Role.FOLLOWER, 9, 0, 0)
 
@@ -93,13 +101,13 @@ def test_pre_vote_changes_nothing_at_either_side() -> None:
 
 
 def test_requests_and_own_vote_wait_for_the_disk() -> None:
-    """A vote request rests on term, vote and log: nothing leaves, and the own vote is not counted, before it is durable."""
+    """A request rests on term, vote and log: it waits until they are durable, and so does the own vote."""
     member = Network(1)[1]
     member.raft.campaign()
     member.pump()
-    assert member.raft.role is Role.CANDIDATE
+    assert role(member) is Role.CANDIDATE
     member.persist()
-    assert member.raft.role is Role.LEADER
+    assert role(member) is Role.LEADER
     member = Network(3)[1]
     member.raft.step(append(1, (0, 0), entry(1, 1)))
     member.raft.become_follower(1, 0)
@@ -141,7 +149,7 @@ def test_joint_majorities_must_both_agree() -> None:
 
 
 def test_one_vote_per_term() -> None:
-    """Raft 5.2: each server votes for at most one candidate in a term, first come first served, again if asked again."""
+    """Raft 5.2: each server votes for at most one candidate in a term, first come first served."""
     member = Network(3)[1]
     for source in (2, 3, 2):
         member.raft.step(RequestVote(source, 1, 1, 0, 0))
@@ -228,7 +236,7 @@ def test_uncommitted_tail_of_a_higher_term_is_overwritten() -> None:
 
 
 def test_member_that_hears_its_leader_refuses_votes() -> None:
-    """Dissertation 4.2.3: a request within the minimum election timeout of hearing a leader is ignored, its term too."""
+    """Dissertation 4.2.3: a request within an election timeout of hearing a leader is ignored, its term too."""
     group = Network(3)
     group.elect(1)
     for pre in (True, False):
@@ -303,7 +311,7 @@ def test_who_does_not_vote_does_not_campaign_but_answers() -> None:
 
 
 def test_dead_leader_is_replaced_without_waiting_for_the_timeout() -> None:
-    """Members told that their leader's process ended elect a new one in a few ticks, in an order that the group draws."""
+    """Members told that their leader's process ended elect a new one in a few ticks, in the group's order."""
     for number, winner in ((0, 2), (1, 3)):
         group = Network(3, group=number)
         group.elect(1)

@@ -17,7 +17,7 @@ from cluster.raft.rpc import AppendReply, HeartbeatReply, InstallSnapshot, Timeo
 from cluster.types import Configuration, EntryKind, SnapshotMeta
 from tests.raft.disk import Saved
 from tests.raft.network import ELECTION_TICKS, Member, Network
-from tests.raft.test_elections import answers, append, entry, with_log
+from tests.raft.test_elections import answers, append, entry, role, with_log
 
 VOTER, LEARNER, REMOVE = Operation.ADD_VOTER, Operation.ADD_LEARNER, Operation.REMOVE
 
@@ -92,10 +92,10 @@ def test_unapplied_change_forbids_to_campaign() -> None:
     leader.change((LEARNER, 4))
     group.settle()
     group[2].raft.step(TimeoutNow(1, 2, 1))
-    assert group[2].raft.role is Role.FOLLOWER
+    assert role(group[2]) is Role.FOLLOWER
     group[2].apply()
     group[2].raft.step(TimeoutNow(1, 2, 1))
-    assert group[2].raft.role is Role.CANDIDATE
+    assert role(group[2]) is Role.CANDIDATE
 
 
 def test_learner_is_added_catches_up_and_is_promoted() -> None:

@@ -275,10 +275,10 @@ def test_probe_sends_one_message_until_it_is_answered() -> None:
     assert len(appends(leader.outbox, 2)) == 2
 
 
-@pytest.mark.parametrize("limit", [{"inflight_max": 2}, {"inflight_bytes_max": 20}])
-def test_window_bounds_what_is_under_way(limit: dict[str, int]) -> None:
+@pytest.mark.parametrize(("messages", "size_bytes"), [(2, 1000), (100, 20)])
+def test_window_bounds_what_is_under_way(messages: int, size_bytes: int) -> None:
     """A full window stops entries; an answer moves it; a heartbeat's answer lets one empty append through."""
-    group = Network(3, message_bytes_max=10, **limit)
+    group = Network(3, message_bytes_max=10, inflight_max=messages, inflight_bytes_max=size_bytes)
     leader = group.elect(1)
     for _ in range(5):
         leader.propose(b"0123456789")
