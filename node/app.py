@@ -75,6 +75,7 @@ def run(config: Config) -> int:
     )
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its own log repeats what the links say
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.disable()  # restoring the saved state makes many objects and no garbage
     amqp = listen(config.amqp, "amqp")
     http = listen(config.http, "http")
     claimed = Claimed(claim(config), amqp, http)
@@ -84,6 +85,12 @@ def run(config: Config) -> int:
         raise StartupError(str(error)) from error
     finally:
         claimed.directory.close()
+
+
+def _formation(config: Config) -> str:
+    """What all nodes must agree on; nodes that do not refuse each other and show both texts."""
+    names = ",".join(member.name for member in config.members)
+    return f"{config.cluster_name} of {names}, {config.shards} shards, {config.replicas} replicas"
 
 
 class Node:
@@ -137,14 +144,14 @@ class Node:
         peers = {index: member.address for index, member in enumerate(config.members, start=1)}
         peers.pop(config.node_id)
         self._network = Network(
-            PeerIdentity(config.cluster_name, config.node_id, environment.boot),
+            PeerIdentity(_formation(config), config.node_id, environment.boot),
             (config.cluster.host, config.cluster.port),
             {node: (address.host, address.port) for node, address in peers.items()},
             driver.receive,
             LinkEvents(driver.peer_up, driver.peer_down),
         )
         self._status = CoreStatus(
-            config, core, self._logins.check, lambda: self._disk_alarm(environment), lambda _group: 0
+            config, core, self._logins.check, lambda: self._disk_alarm(environment), environment.log_bytes
         )
         self._admin = AdminServer(self._status)
 
@@ -158,9 +165,9 @@ class Node:
         self._status.serving = True
         self._form_user()
         # What was made so far stays for good; collecting it again and again would stop the loop for nothing.
-        gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
+        gc.enable()
         logger.info(
             "node %s of cluster %s serves AMQP on %s (warren %s)",
             config.name,

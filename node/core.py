@@ -194,11 +194,11 @@ class NodeCore:
 
     def _carry_out_duties(self) -> None:
         """Unused auto-delete queues leave the metadata, and their shard follows; long assignments go on."""
-        self._see_to(self.host.memory.id, self._memory_machine.duties())
+        if self._memory_machine.has_duties:
+            self._see_to(self.host.memory.id, self._memory_machine.duties())
         for gid, machine in self.shards.items():
-            duties = machine.duties()
-            if (duties.expired or duties.unfinished) and self.host.groups[gid].leads:
-                self._see_to(gid, duties)
+            if machine.has_duties and self.host.groups[gid].leads:
+                self._see_to(gid, machine.duties())
 
     def _see_to(self, group: int, duties: Duties) -> None:
         self._leave(group, duties.expired)

@@ -189,6 +189,11 @@ class QueueMachine:
             if consumer.attached
         ]
 
+    @property
+    def has_duties(self) -> bool:
+        """Whether `duties` would name anything."""
+        return bool(self._expired or self._unfinished)
+
     def duties(self) -> Duties:
         """Return what the leader should see to."""
         return Duties(sorted(self._expired), bool(self._unfinished))

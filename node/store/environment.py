@@ -111,6 +111,11 @@ class Environment:
         with self.lmdb.begin() as txn:
             return sum(_pages(txn.stat(table)) for table in self.tables.values())
 
+    def log_bytes(self, group: int) -> int:
+        """Bytes on pages of a group's log, live rows below the snapshot included."""
+        with self.lmdb.begin() as txn:
+            return _pages(txn.stat(self.log(group)))
+
     def file_bytes(self) -> int:
         """Size of the file; it never shrinks."""
         return (int(self.lmdb.info()["last_pgno"]) + 1) * int(self.lmdb.stat()["psize"])
