@@ -134,11 +134,14 @@ def _write_request_vote(target: pb.Rpc, message: rpc.RequestVote) -> None:
     out.SetInParent()
     out.last_log_index, out.last_log_term = message.last_log_index, message.last_log_term
     out.pre, out.transfer = message.pre, message.transfer
+    out.commit, out.commit_term = message.commit, message.commit_term
 
 
 def _write_vote_reply(target: pb.Rpc, message: rpc.VoteReply) -> None:
-    target.vote_reply.SetInParent()
-    target.vote_reply.granted, target.vote_reply.pre = message.granted, message.pre
+    out = target.vote_reply
+    out.SetInParent()
+    out.granted, out.pre = message.granted, message.pre
+    out.commit, out.commit_term = message.commit, message.commit_term
 
 
 def _write_timeout_now(target: pb.Rpc, _message: rpc.TimeoutNow) -> None:
@@ -196,9 +199,11 @@ _READERS: dict[str, Callable[[Any, int, int, int], rpc.Message]] = {
     "heartbeat": lambda m, s, t, term: rpc.Heartbeat(s, t, term, m.leader_commit, m.token),
     "heartbeat_reply": lambda m, s, t, term: rpc.HeartbeatReply(s, t, term, m.token),
     "request_vote": lambda m, s, t, term: rpc.RequestVote(
-        s, t, term, m.last_log_index, m.last_log_term, m.pre, m.transfer
+        s, t, term, m.last_log_index, m.last_log_term, m.pre, m.transfer, m.commit, m.commit_term
     ),
-    "vote_reply": lambda m, s, t, term: rpc.VoteReply(s, t, term, m.granted, m.pre),
+    "vote_reply": lambda m, s, t, term: rpc.VoteReply(
+        s, t, term, m.granted, m.pre, m.commit, m.commit_term
+    ),
     "timeout_now": lambda _, s, t, term: rpc.TimeoutNow(s, t, term),
     "read_index": lambda m, s, t, term: rpc.ReadIndex(s, t, term, m.token),
     "read_index_reply": lambda m, s, t, term: rpc.ReadIndexReply(s, t, term, m.token, m.index),

@@ -153,24 +153,32 @@ class HeartbeatReply(_message.Message):
     def __init__(self, token: _Optional[int] = ...) -> None: ...
 
 class RequestVote(_message.Message):
-    __slots__ = ("last_log_index", "last_log_term", "pre", "transfer")
+    __slots__ = ("last_log_index", "last_log_term", "pre", "transfer", "commit", "commit_term")
     LAST_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
     PRE_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TERM_FIELD_NUMBER: _ClassVar[int]
     last_log_index: int
     last_log_term: int
     pre: bool
     transfer: bool
-    def __init__(self, last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., pre: _Optional[bool] = ..., transfer: _Optional[bool] = ...) -> None: ...
+    commit: int
+    commit_term: int
+    def __init__(self, last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., pre: _Optional[bool] = ..., transfer: _Optional[bool] = ..., commit: _Optional[int] = ..., commit_term: _Optional[int] = ...) -> None: ...
 
 class VoteReply(_message.Message):
-    __slots__ = ("granted", "pre")
+    __slots__ = ("granted", "pre", "commit", "commit_term")
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     PRE_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TERM_FIELD_NUMBER: _ClassVar[int]
     granted: bool
     pre: bool
-    def __init__(self, granted: _Optional[bool] = ..., pre: _Optional[bool] = ...) -> None: ...
+    commit: int
+    commit_term: int
+    def __init__(self, granted: _Optional[bool] = ..., pre: _Optional[bool] = ..., commit: _Optional[int] = ..., commit_term: _Optional[int] = ...) -> None: ...
 
 class TimeoutNow(_message.Message):
     __slots__ = ()

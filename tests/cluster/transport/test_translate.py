@@ -1,5 +1,7 @@
 """Envelopes come out of protobuf as they went in."""
 
+from dataclasses import fields
+
 from cluster.envelope import (
     Batch,
     Envelope,
@@ -22,9 +24,9 @@ MESSAGES: list[rpc.Message] = [
     rpc.AppendEntries(1, 2, 3, 0, 0, 0),
     rpc.AppendReply(1, 2, 3, 4, rejected=True, hint_index=2, hint_term=1),
     rpc.Heartbeat(1, 2, 3, 4, 5),
-    rpc.HeartbeatReply(1, 2, 3),
-    rpc.RequestVote(1, 2, 3, 4, 5, pre=True, transfer=True),
-    rpc.VoteReply(1, 2, 3, granted=True, pre=True),
+    rpc.HeartbeatReply(1, 2, 3, 5),
+    rpc.RequestVote(1, 2, 3, 4, 5, pre=True, transfer=True, commit=6, commit_term=7),
+    rpc.VoteReply(1, 2, 3, granted=True, pre=True, commit=4, commit_term=3),
     rpc.InstallSnapshot(1, 2, 3, META),
     rpc.TimeoutNow(1, 2, 3),
     rpc.ReadIndex(1, 2, 3, 1 << 60),
@@ -57,6 +59,14 @@ def sent(envelope: Envelope) -> Envelope:
 def test_every_message_kind_is_tried() -> None:
     """A kind that is added to Raft must be added to the wire."""
     assert {message.KIND for message in MESSAGES} == set(rpc.Kind)
+
+
+def test_every_field_is_tried() -> None:
+    """A field that is added to a message must be added to the wire: some message here has it set."""
+    for kind in {type(message) for message in MESSAGES}:
+        for field in fields(kind):
+            values = [getattr(message, field.name) for message in MESSAGES if type(message) is kind]
+            assert any(values), f"{kind.__name__}.{field.name} is never set"
 
 
 def test_envelope_survives_the_wire() -> None:
