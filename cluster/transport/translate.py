@@ -201,9 +201,7 @@ _READERS: dict[str, Callable[[Any, int, int, int], rpc.Message]] = {
     "request_vote": lambda m, s, t, term: rpc.RequestVote(
         s, t, term, m.last_log_index, m.last_log_term, m.pre, m.transfer, m.commit, m.commit_term
     ),
-    "vote_reply": lambda m, s, t, term: rpc.VoteReply(
-        s, t, term, m.granted, m.pre, m.commit, m.commit_term
-    ),
+    "vote_reply": lambda m, s, t, term: rpc.VoteReply(s, t, term, m.granted, m.pre, m.commit, m.commit_term),
     "timeout_now": lambda _, s, t, term: rpc.TimeoutNow(s, t, term),
     "read_index": lambda m, s, t, term: rpc.ReadIndex(s, t, term, m.token),
     "read_index_reply": lambda m, s, t, term: rpc.ReadIndexReply(s, t, term, m.token, m.index),
