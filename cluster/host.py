@@ -28,7 +28,7 @@ PING_MS = 500
 RESEND_MS = 1_000
 """A stream whose oldest batch saw no progress for this long is sent again."""
 PAUSE_MS_MAX = 1_000
-"""Ticks further apart than this mean that this node stood still: others' silence proves nothing."""
+"""Turns and ticks further apart than this mean that this node stood still: others' silence proves nothing."""
 TICK_DUTIES = 10
 """Leaders look after ended origins and misplaced leadership once in so many ticks."""
 SETTLED_MS = 5_000
@@ -187,7 +187,6 @@ class Host:
 
     def tick(self, now_ms: int) -> None:
         """About 50 ms have passed (or more: then it still is one tick)."""
-        paused = now_ms - self.now_ms > PAUSE_MS_MAX
         self._set_clock(now_ms)
         self._ticks += 1
         for group in self.groups.values():
@@ -196,8 +195,6 @@ class Host:
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         for node, peer in self.peers.items():
-            if paused:
-                peer.heard_ms = now_ms
             if now_ms - peer.told_ms >= PING_MS:
                 self._envelope(node)
         for link in self.links.values():
@@ -206,10 +203,15 @@ class Host:
                     self._envelope(link.owner).batches.append(batch)
         if self._ticks % TICK_DUTIES == 0:
             self._end_origins()
+            self._give_up_links()
             self._hand_back_leadership()
             self._transfers.drop_stalled(self.now_ms)
 
     def _set_clock(self, now_ms: int) -> None:
+        if now_ms - self.now_ms > PAUSE_MS_MAX:
+            # Whatever runs first after the pause, a turn or a tick, must not take it for the others' silence.
+            for peer in self.peers.values():
+                peer.heard_ms = now_ms
         self.now_ms = max(self.now_ms, now_ms)
         for group in self.groups.values():
             group.raft.clock_ts = self.now_ms
@@ -255,6 +257,7 @@ class Host:
         if refused and not peer.ended:
             peer.ended = True
             self._end_origins()
+            self._give_up_links()
 
     def _meet(self, node: int, boot: int) -> None:
         """A process of the peer spoke: perhaps a new one."""
@@ -328,11 +331,14 @@ class Host:
         """Everything there is to do since the last turn."""
         self._set_clock(now_ms)
         turn = self._turn
-        for group in self.groups.values():
-            if group.dirty:
-                outcome = Outcome()
-                group.collect(turn.number, self.now_ms, outcome)
-                self._dispatch(group, outcome)
+        # Twice: what was applied in the first pass makes room for the next batch, and the commit index that
+        # rose travels with that batch instead of in an envelope of its own.
+        for _ in range(2):
+            for group in self.groups.values():
+                if group.dirty:
+                    outcome = Outcome()
+                    group.collect(turn.number, self.now_ms, outcome)
+                    self._dispatch(group, outcome)
         if self.memory.dirty:
             effects, expects = self.memory.collect(turn.number, self.now_ms)
             self._emit(self.memory.id, effects)
@@ -427,9 +433,16 @@ class Host:
                 if peer is None or not self._has_ended(peer, epoch >> EPOCH_SHIFT):
                     continue
                 mark = (epoch, group.raft.term)
-                if self._gone_proposed.get((group.id, node)) != mark:
+                if self._gone_proposed.get((group.id, node)) != mark and group.propose_gone(node, epoch):
                     self._gone_proposed[(group.id, node)] = mark
-                    group.propose_gone(node, epoch)
+
+    def _give_up_links(self) -> None:
+        """What was submitted to the memory of a process that is gone has nobody to answer it, now or later."""
+        for node, peer in self.peers.items():
+            link = self.links[MEMORY_GROUP + node]
+            if link.stream.submitted > link.stream.applied and self._has_ended(peer, peer.boot):
+                link.stream.restart()
+                self._turn.lost.append(link.id)
 
     def _has_ended(self, peer: Peer, boot: int) -> bool:
         if boot < peer.boot or (peer.ended and boot == peer.boot):
