@@ -166,10 +166,10 @@ class Group:
         elif self.leads:
             self._take_batch(self.node, self.stream.epoch, seq, data, outcome)
 
-    def propose_gone(self, node: int, epoch: int) -> None:
-        """As the leader: the process behind a stream has ended."""
-        self.raft.propose(EntryKind.ORIGIN_GONE, [GONE.pack(node, epoch)])
+    def propose_gone(self, node: int, epoch: int) -> bool:
+        """As the leader: the process behind a stream has ended. False: not taken now, propose it again."""
         self.dirty = True
+        return self.raft.propose(EntryKind.ORIGIN_GONE, [GONE.pack(node, epoch)]) is not None
 
     # -- a turn ----------------------------------------------------------------------------------------
 

@@ -45,11 +45,12 @@ class MemoryGroup:
 
     def collect(self, turn: int, ts: int) -> tuple[list[Any], list[tuple[int, Expect]]]:
         """This turn's effects, and what to tell other nodes."""
-        self.dirty = False
         effects: list[Any] = []
         for batch in self.stream.form(turn):
             effects += self._apply(self.node, self.stream.epoch, batch.seq, batch.data, ts)
             self.stream.accept_applied(batch.seq)
+        # A turn forms a bounded number of bytes; nothing from outside would make the rest go on.
+        self.dirty = self.stream.has_gathered
         expects = [(node, Expect(self.id, 0, *self._origins.get(node))) for node in self._heard]
         self._heard.clear()
         return effects, expects

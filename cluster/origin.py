@@ -59,6 +59,11 @@ class OriginStream:
     _bytes: int = 0
     _unapplied_bytes: int = 0
 
+    @property
+    def has_gathered(self) -> bool:
+        """Whether commands wait to be formed into a batch."""
+        return bool(self._ends)
+
     def submit(self, parts: tuple[bytes, ...]) -> None:
         """Gather one command; it becomes part of a batch in a later `form`."""
         self._parts.extend(parts)

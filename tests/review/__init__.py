@@ -1,0 +1,1 @@
+"""Faults that a review found, each with the sentence that it broke."""
