@@ -11,19 +11,30 @@ from node.core import CoreTurn, NodeCore
 from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
 from node.session.shared import Options as SessionOptions
 from tests.amqp_client import AmqpClient, ClientEvent
+from tests.sim.limits import Limits
 from tests.sim.world import SimNode, World
 
 
 class SimClient:
-    """A client connected to one node. `events` collects what the server said; `on_event` is told at once."""
+    """A client connected to one node. `events` collects what the server said, unless `on_event` is told at once.
 
-    def __init__(self, cluster: "SimCluster", node: int) -> None:
+    `on_gone` is called when the connection has ended, for whatever reason.
+    """
+
+    def __init__(
+        self,
+        cluster: "SimCluster",
+        node: int,
+        on_event: Callable[[ClientEvent], None] | None = None,
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.node = node
         self.boot = cluster.world.nodes[node].boot
-        self.amqp = AmqpClient()
+        self.amqp = AmqpClient(frame_max=cluster.limits.frame_max)
         self.events: list[ClientEvent] = []
-        self.on_event: Callable[[ClientEvent], None] | None = None
+        self.on_event = on_event
+        self.on_gone = on_gone
         self.is_open = True
         self.conn = cluster.connect(self)
         self._paused: list[bytes] | None = None
@@ -42,20 +53,24 @@ class SimClient:
         if self._paused is not None:
             self._paused.append(data)
             return
-        sim = self.cluster.world.nodes[self.node]
+        world = self.cluster.world
+        sim = world.nodes[self.node]
         if sim.paused:
-            self.cluster.world.after(20, lambda: self._deliver(data))
+            sim.inbox.append(lambda: self._deliver(data))
             return
+        world.note(f"n{self.node}", "client says", self.conn, len(data), "bytes")
+        world.touched[self.node] = sim
         self.cluster.cores[self.node].frontend.receive(self.conn, data)
-        self.cluster.world.wake(sim)
+        world.wake(sim)
 
     def received(self, data: bytes) -> None:
         """The server's bytes arrived."""
         if not self.is_open:
             return
         for event in self.amqp.receive_data(data):
-            self.events.append(event)
-            if self.on_event is not None:
+            if self.on_event is None:
+                self.events.append(event)
+            elif self.is_open:
                 self.on_event(event)
         self.flush()
 
@@ -70,18 +85,33 @@ class SimClient:
         for data in held or []:
             self._deliver(data)
 
+    def set_writable(self, *, is_writable: bool) -> None:
+        """The client's socket takes no more for now, or does again."""
+        sim = self.cluster.world.nodes[self.node]
+        if self.is_open and sim.process is not None and sim.boot == self.boot:
+            self.cluster.cores[self.node].frontend.writable(self.conn, is_writable)
+            self.cluster.world.wake(sim)
+
     def drop(self) -> None:
         """The connection breaks; the server notices."""
         if self.is_open:
-            self.is_open = False
+            self.ended()
             self.cluster.disconnect(self)
+
+    def ended(self) -> None:
+        """The connection is no more."""
+        if self.is_open:
+            self.is_open = False
+            if self.on_gone is not None:
+                self.on_gone()
 
 
 class SimCluster:
     """Nodes of a `World` that are whole `NodeCore`s."""
 
-    def __init__(self, seed: int, nodes: int = 3, shards: int = 3) -> None:
+    def __init__(self, seed: int, nodes: int = 3, shards: int = 3, limits: Limits | None = None) -> None:
         self.shards = shards
+        self.limits = limits or Limits()
         self.cores: dict[int, NodeCore] = {}
         self.clients: dict[tuple[int, int], SimClient] = {}
         self._conns = 0
@@ -90,15 +120,28 @@ class SimCluster:
             for group in range(shards + 1):
                 sim.disk.form(group, first_configuration(group, tuple(self.world.nodes), 3))
         self.world.on_turn.append(self._on_turn)
+        self.world.on_crash.append(lambda sim: self._drop_clients(sim.id))
         for node in self.world.nodes:
             self.world.start(node)
 
     def _start(self, world: World, sim: SimNode) -> NodeCore:
-        for key in [key for key in self.clients if key[0] == sim.id]:
-            self.clients.pop(key).is_open = False
-        options = HostOptions(sim.id, tuple(world.nodes), sim.boot, election_ticks=10, heartbeat_ticks=2)
+        self._drop_clients(sim.id)
+        limits = self.limits
+        options = HostOptions(
+            sim.id,
+            tuple(world.nodes),
+            sim.boot,
+            election_ticks=limits.election_ticks,
+            heartbeat_ticks=limits.heartbeat_ticks,
+            silent_ms_max=limits.silent_ms_max,
+        )
         rng = random.Random(world.random.random())
-        sessions = SessionOptions(AmqpOptions())
+        sessions = SessionOptions(
+            AmqpOptions(frame_max=limits.frame_max, run_bytes_max=limits.run_bytes_max),
+            connection_bytes_max=limits.connection_bytes_max,
+            output_bytes_max=limits.output_bytes_max,
+            request_timeout_ms=limits.request_timeout_ms,
+        )
         core = NodeCore(
             options,
             sessions,
@@ -143,8 +186,7 @@ class SimCluster:
                 core = self.cores[sim.id]
                 world.after(1, lambda: self._login(sim, core, output))
             case Write():
-                data = b"".join(output.chunks)
-                world.after(1, lambda: client.received(data))
+                client.received(b"".join(output.chunks))
             case Close():
                 world.after(2, client.drop)
             case PauseReading():
@@ -160,6 +202,7 @@ class SimCluster:
     def crash(self, node: int) -> None:
         """A node's process ends, and its clients' connections with it."""
         self.world.crash(node)
+
+    def _drop_clients(self, node: int) -> None:
         for key in [key for key in self.clients if key[0] == node]:
-            client = self.clients.pop(key)
-            client.is_open = False
+            self.clients.pop(key).ended()

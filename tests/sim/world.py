@@ -6,12 +6,14 @@ implement the store's interface, links carry the real envelopes. The same seed g
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.envelope import Envelope
 from tests.sim.disk import Disk
+from tests.sim.trace import LINES_KEPT, Line
 
 TICK_MS = 50
 START_MS = 1_700_000_000_000
@@ -57,9 +59,11 @@ class SimNode:
     paused: bool = False
     clock_ms: int = 0  # ahead of the world's time
     sync_ms: tuple[int, int] = (0, 2)
+    sync_fails: bool = False  # the next one will
+    doom: int | None = None  # the process ends in its next turn, after so many of its writes, sends and outputs
     flush_planned: bool = False
     syncing: bool = False
-    inbox: list[Envelope] = field(default_factory=list)
+    inbox: list[Callable[[], None]] = field(default_factory=list)  # what came while it stood still
     links_up: set[int] = field(default_factory=set)
 
 
@@ -73,9 +77,12 @@ class World:
         self.nodes = {node: SimNode(node, Disk()) for node in range(1, nodes + 1)}
         self.rules = {(a, b): LinkRules() for a in self.nodes for b in self.nodes if a != b}
         self.steps = 0
+        self.touched: dict[int, SimNode] = {}  # nodes that this step has done something to
         self.on_step: list[Callable[[], None]] = []
         self.on_turn: list[Callable[[SimNode, Any], None]] = []
-        self.trace: list[str] = []
+        self.on_send: list[Callable[[SimNode, Envelope], None]] = []
+        self.on_crash: list[Callable[[SimNode], None]] = []
+        self.trace: deque[Line] = deque(maxlen=LINES_KEPT)
         self._start = start
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -90,22 +97,24 @@ class World:
     def run(self, *, steps: int | None = None, until_ms: int | None = None) -> None:
         """Run that many actions, or up to a time."""
         done = 0
-        while self._heap and (steps is None or done < steps):
-            if until_ms is not None and self._heap[0][0] > until_ms:
+        heap, checks = self._heap, self.on_step
+        while heap and (steps is None or done < steps):
+            if until_ms is not None and heap[0][0] > until_ms:
                 break
-            at, _, action = heapq.heappop(self._heap)
+            at, _, action = heapq.heappop(heap)
             self.now_ms = max(self.now_ms, at)
             action()
             done += 1
             self.steps += 1
-            for check in self.on_step:
+            for check in checks:
                 check()
+            self.touched.clear()
         if until_ms is not None:
             self.now_ms = max(self.now_ms, until_ms)
 
-    def note(self, text: str) -> None:
-        """One line of the trace."""
-        self.trace.append(f"{self.now_ms - START_MS:>8} {text}")
+    def note(self, who: str, what: str, *values: Any) -> None:
+        """One line of the trace; values are put into words only if somebody reads it."""
+        self.trace.append((self.steps, self.now_ms - START_MS, who, what, values))
 
     # -- processes -------------------------------------------------------------------------------------
 
@@ -113,12 +122,14 @@ class World:
         """Start a node's process from what its disk holds."""
         sim = self.nodes[node]
         assert sim.process is None
-        sim.boot = max(sim.boot + 1, self.now_ms)
-        sim.paused = sim.flush_planned = sim.syncing = False
+        sim.boot = self.next_boot(sim)
+        sim.paused = sim.flush_planned = sim.syncing = sim.sync_fails = False
+        sim.doom = None
         sim.inbox.clear()
         sim.links_up.clear()
+        self.touched[node] = sim
+        self.note(f"n{node}", "start", "boot", sim.boot - START_MS)
         sim.process = self._start(self, sim)
-        self.note(f"n{node} starts, boot {sim.boot - START_MS}")
         boot = sim.boot
         self.after(self.random.randint(1, TICK_MS), lambda: self._tick(sim, boot))
         for other in self.nodes:
@@ -127,6 +138,10 @@ class World:
                 self._plan_connect(other, node)
         self.wake(sim)
 
+    def next_boot(self, sim: SimNode) -> int:
+        """The boot epoch of a process that is about to start, higher than any before it on this disk."""
+        return max(sim.boot + 1, self.now_ms)
+
     def crash(self, node: int, kept: int | None = None) -> None:
         """The process ends; of the turns under way `kept` (drawn if None) had reached the disk."""
         sim = self.nodes[node]
@@ -134,9 +149,12 @@ class World:
             return
         under_way = len(sim.disk.under_way)
         count = self.random.randint(0, under_way) if kept is None else min(kept, under_way)
-        self.note(f"n{node} crashes, {count} of {under_way} turns kept")
+        self.touched[node] = sim
+        self.note(f"n{node}", "crash", count, "of", under_way, "turns kept")
         sim.process = None
         sim.disk.crash(count)
+        for hook in self.on_crash:
+            hook(sim)
         for other in self.nodes.values():
             if other.id != node and node in other.links_up:
                 self._plan_lost(other, node, refused=not self.rules[(other.id, node)].cut)
@@ -149,6 +167,8 @@ class World:
             if sim.process is not None and sim.boot == boot and peer in sim.links_up:
                 sim.links_up.discard(peer)
                 gone = refused and self.nodes[peer].process is None and self.nodes[peer].boot == lost
+                self.note(f"n{sim.id}", "link down", f"n{peer}", "refused" if gone else "")
+                self.touched[sim.id] = sim
                 sim.process.peer_down(peer, refused=gone)
                 self.wake(sim)
 
@@ -159,20 +179,20 @@ class World:
 
     def _connect(self, node: int, peer: int) -> None:
         sim, other = self.nodes[node], self.nodes[peer]
-        if sim.process is None or peer in sim.links_up:
-            return
-        if other.process is None:
+        if sim.process is None or peer in sim.links_up or other.process is None:
             return
         if self.rules[(node, peer)].cut or self.rules[(peer, node)].cut or sim.paused or other.paused:
             self._plan_connect(node, peer)
             return
         sim.links_up.add(peer)
+        self.note(f"n{node}", "link up", f"n{peer}")
+        self.touched[node] = sim
         sim.process.peer_up(peer, other.boot)
         self.wake(sim)
 
     def pause(self, node: int) -> None:
         """The process stands still, and finds its messages when it goes on."""
-        self.note(f"n{node} stands still")
+        self.note(f"n{node}", "pause")
         self.nodes[node].paused = True
 
     def resume(self, node: int) -> None:
@@ -180,12 +200,12 @@ class World:
         sim = self.nodes[node]
         if not sim.paused:
             return
-        self.note(f"n{node} goes on")
+        self.note(f"n{node}", "go on")
         sim.paused = False
         inbox, sim.inbox = sim.inbox, []
-        for envelope in inbox:
+        for action in inbox:
             if sim.process is not None:
-                sim.process.receive(envelope)
+                action()
         self.wake(sim)
         if sim.disk.under_way and not sim.syncing:
             self._plan_sync(sim)
@@ -194,6 +214,7 @@ class World:
         if sim.process is None or sim.boot != boot:
             return
         if not sim.paused:
+            self.touched[sim.id] = sim
             sim.process.tick(self.now_ms + sim.clock_ms)
             self.wake(sim)
         self.after(TICK_MS, lambda: self._tick(sim, boot))
@@ -211,17 +232,36 @@ class World:
         sim.flush_planned = False
         if sim.paused:
             return
+        self.touched[sim.id] = sim
         turn = sim.process.flush(self.now_ms + sim.clock_ms)
+        if turn.writes or turn.envelopes:
+            self.note(f"n{sim.id}", "turn", turn)
+        self._carry_out(sim, turn)
+        if turn.more and sim.process is not None:
+            self.wake(sim)
+
+    def _carry_out(self, sim: SimNode, turn: Any) -> None:
+        """Do what a turn says, as a node's shell does; a doomed process gets only so far."""
+        left = sim.doom
+        if left == 0:
+            self.crash(sim.id)
+            return
         if turn.writes:
             sim.disk.submit(turn.number, turn.writes)
             if not sim.syncing:
                 self._plan_sync(sim)
         for peer in sorted(turn.envelopes):
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    self.crash(sim.id)
+                    return
             self._send(sim, peer, turn.envelopes[peer])
+        if left is not None:
+            self.crash(sim.id)
+            return
         for hook in self.on_turn:
             hook(sim, turn)
-        if turn.more:
-            self.wake(sim)
 
     # -- disks -----------------------------------------------------------------------------------------
 
@@ -236,17 +276,34 @@ class World:
             sim.syncing = False
             if sim.paused:
                 return
-            number = sim.disk.sync(count)
-            sim.process.persisted(number)
-            self.wake(sim)
-            if sim.disk.under_way:
-                self._plan_sync(sim)
+            self.touched[sim.id] = sim
+            if sim.sync_fails:
+                sim.sync_fails = False
+                self.sync_failed(sim, count)
+                return
+            self.synced(sim, sim.disk.sync(count))
 
         self.after(self.random.randint(*sim.sync_ms), sync)
+
+    def synced(self, sim: SimNode, number: int) -> None:
+        """The turns up to `number` are durable, as far as the process is told."""
+        self.note(f"n{sim.id}", "synced", number)
+        assert sim.process is not None
+        sim.process.persisted(number)
+        self.wake(sim)
+        if sim.disk.under_way:
+            self._plan_sync(sim)
+
+    def sync_failed(self, sim: SimNode, count: int) -> None:
+        """The disk could not make `count` turns durable: nobody knows what it holds, and the process ends."""
+        self.note(f"n{sim.id}", "sync failed", count, "turns")
+        self.crash(sim.id)
 
     # -- links -----------------------------------------------------------------------------------------
 
     def _send(self, sim: SimNode, peer: int, envelope: Envelope) -> None:
+        for hook in self.on_send:
+            hook(sim, envelope)
         rules = self.rules[(sim.id, peer)]
         if rules.cut or peer not in sim.links_up or self.random.randrange(100) < rules.loss:
             return
@@ -261,23 +318,28 @@ class World:
         if sim.process is None or self.rules[(source, target)].cut:
             return
         if sim.paused:
-            sim.inbox.append(envelope)
+            sim.inbox.append(lambda: self._arrive(source, target, envelope))
             return
+        self.note(f"n{target}", "receive", f"n{source}", envelope)
+        self.touched[target] = sim
         sim.process.receive(envelope)
         self.wake(sim)
 
     def cut(self, source: int, target: int) -> None:
         """Nothing passes from source to target; both notice only by silence."""
+        self.note(f"n{source}", "cut", f"n{target}")
         self.rules[(source, target)].cut = True
 
     def break_link(self, source: int, target: int) -> None:
         """The connection between two nodes breaks; it is made again when nothing is cut."""
+        self.note(f"n{source}", "break", f"n{target}")
         for a, b in ((source, target), (target, source)):
             self._plan_lost(self.nodes[a], b, refused=False)
             self.after(10, lambda a=a, b=b: self._plan_connect(a, b))  # type: ignore[misc]
 
     def heal(self) -> None:
         """All links work as new."""
+        self.note("-", "heal")
         self.rules = {pair: LinkRules() for pair in self.rules}
 
 

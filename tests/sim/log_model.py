@@ -1,0 +1,95 @@
+"""What each group has agreed on, read from the nodes' logs as entries become committed.
+
+An independent reading: which batches of the origin streams count, which messages they hold. A node's replica
+must have come to the same, and a client may be told of nothing that is not here.
+"""
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+from cluster.types import Entry, EntryKind
+from tests.sim.history import Message, Violation
+from tests.sim.world import World
+
+_HEADER = struct.Struct(">HQQ")
+_GONE = struct.Struct(">HQ")
+_BODY = re.compile(rb"<(\d+):(\d+)>")
+
+Streams = tuple[tuple[int, int, int], ...]
+"""(node, epoch, next seq) of each origin; seq 0: the epoch has ended."""
+
+
+@dataclass(slots=True)
+class GroupModel:
+    """A group's committed log."""
+
+    terms: list[int] = field(default_factory=lambda: [0])  # by index
+    origins: dict[int, tuple[int, int]] = field(default_factory=dict)
+    streams: list[Streams] = field(default_factory=lambda: [()])  # by index: after that entry
+    messages: dict[Message, int] = field(default_factory=dict)  # index of the entry that holds it
+    last: dict[int, int] = field(default_factory=dict)  # channel: number of its newest message
+
+    @property
+    def commit(self) -> int:
+        """Highest index known to be committed."""
+        return len(self.terms) - 1
+
+    def learn(self, group: int, entry: Entry) -> None:
+        """The next entry is committed."""
+        self.terms.append(entry.term)
+        if entry.kind == EntryKind.BATCH:
+            node, epoch, seq = _HEADER.unpack_from(entry.data)
+            known, expected = self.origins.get(node, (0, 0))
+            if (epoch == known and seq == expected) or (epoch > known and seq == 1):
+                self.origins[node] = (epoch, seq + 1)
+                self._hold(group, entry)
+        elif entry.kind == EntryKind.ORIGIN_GONE:
+            node, epoch = _GONE.unpack(entry.data)
+            if self.origins.get(node, (0, 0))[0] == epoch:
+                self.origins[node] = (epoch, 0)
+        self.streams.append(tuple(sorted((node, *stream) for node, stream in self.origins.items())))
+
+    def _hold(self, group: int, entry: Entry) -> None:
+        for found in _BODY.findall(entry.data):
+            channel, number = int(found[0]), int(found[1])
+            before = self.last.get(channel, 0)
+            if number == before:
+                raise Violation("message twice in the log", f"({channel}, {number}) in group {group}")
+            if number < before:
+                raise Violation("out of order", f"({channel}, {number}) after {before} in the log of group {group}")
+            self.last[channel] = number
+            self.messages[channel, number] = entry.index
+
+
+class LogModel:
+    """All groups of a cluster."""
+
+    def __init__(self, world: World, groups: int) -> None:
+        self.world = world
+        self.groups = {group: GroupModel() for group in range(groups)}
+
+    def holders(self, group: int, index: int) -> list[int]:
+        """Nodes whose disk durably holds the committed entry at `index`, as itself or in a saved state."""
+        term = self.groups[group].terms[index]
+        found = []
+        for node, sim in self.world.nodes.items():
+            image = sim.disk.durable[group]
+            if image.snapshot.index >= index or (index <= image.last and image.log[index].term == term):
+                found.append(node)
+        return found
+
+    def is_durable(self, group: int, index: int) -> bool:
+        """Whether a majority of the group's voters holds it durably."""
+        voters = next(iter(self.world.nodes.values())).disk.durable[group].snapshot.configuration.voters
+        return 2 * len(set(self.holders(group, index)) & set(voters)) > len(voters)
+
+    def has_message(self, group: int, message: Message) -> bool:
+        """Whether a committed entry, durable on a majority, holds the message."""
+        index = self.groups[group].messages.get(message)
+        return index is not None and self.is_durable(group, index)
+
+    def is_current(self, group: int, node: int, epoch: int) -> bool:
+        """Whether the node's stream into the group is in this epoch and has not ended."""
+        known, seq = self.groups[group].origins.get(node, (0, 0))
+        return known == epoch and seq != 0
