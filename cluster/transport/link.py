@@ -169,6 +169,9 @@ class Link:
             if str(error) != self._last_refusal:
                 self._last_refusal = str(error)
                 _logger.warning("node %d at %s refuses this node: %s", self.node, target, error)
+        except Exception:
+            # Task root: whatever went wrong with one envelope, without its link this node would stay cut off.
+            _logger.exception("link to node %d", self.node)
         finally:
             if self.is_up:
                 self.is_up = False
