@@ -7,7 +7,7 @@ While a transfer runs the sender makes no newer checkpoint and trims no row of t
 one state without a long read transaction. A transfer that stands still is given up and offered anew.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cluster.envelope import SnapshotPart
@@ -33,10 +33,14 @@ class SnapshotSender:
     finished: bool = False  # the last part is out
     _parts: Iterator[SnapshotPart] | None = None
 
-    def begin(self, store: LogStore, applied: int) -> None:
-        """The member wants the state and has applied everything up to `applied`."""
+    def begin(self, store: LogStore, applied: int, live: Mapping[int, int]) -> None:
+        """The member wants the state and has applied everything up to `applied`.
+
+        Args:
+            live: indexes whose data the machine here needs; read while the parts are made.
+        """
         if self._parts is None:
-            self._parts = self._make_parts(store, applied)
+            self._parts = self._make_parts(store, applied, live)
 
     def next_parts(self) -> list[SnapshotPart]:
         """The parts that may go out now."""
@@ -50,11 +54,16 @@ class SnapshotSender:
             parts.append(part)
         return parts
 
-    def _make_parts(self, store: LogStore, applied: int) -> Iterator[SnapshotPart]:
+    def _make_parts(self, store: LogStore, applied: int, live: Mapping[int, int]) -> Iterator[SnapshotPart]:
         number = size = 0
         entries: list[Entry] = []
         for index in [i for i in store.stored_below(self.group, self.meta.index) if i > applied]:
-            entry = store.entry(self.group, index)
+            try:
+                entry = store.entry(self.group, index)
+            except KeyError:
+                if index in live:
+                    raise
+                continue  # dead before the transfer began: its trim was already on its way to the disk
             entries.append(entry)
             size += len(entry.data)
             if size >= PART_BYTES_MAX:

@@ -80,7 +80,7 @@ class Transfers:
         if sender is None or (accept.term, accept.index) != (sender.term, sender.meta.index):
             return
         sender.moved_at_ms = now_ms
-        sender.begin(self._store, accept.applied)
+        sender.begin(self._store, accept.applied, self._groups[accept.group].machine.live())
 
     def _receive_part(self, node: int, part: SnapshotPart) -> None:
         receiver = self._receivers.get(part.group)
