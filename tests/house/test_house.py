@@ -16,6 +16,9 @@ FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 ARCHITECTURE_LINES_MAX = 180
 
+# Complete as the specification is, also where nothing here uses a row yet.
+TABLES = ("node/errors.py", "node/wire/methods.py", "node/broker/topology_commands.py")
+
 # Word: what to say instead.
 BANNED = {
     r"\bFIX" + r"ME\b": "an issue",
@@ -141,7 +144,7 @@ def test_asserts_are_on() -> None:
 
 
 def test_every_function_of_the_product_is_used() -> None:
-    """A public name that stands nowhere else is dead; tests do not count as use, tools and entry points do."""
+    """A name that stands nowhere else is dead; tests do not count as use, the simulator and the benchmarks do."""
     pattern = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
     uses: dict[str, int] = {}
     users = [
@@ -155,7 +158,11 @@ def test_every_function_of_the_product_is_used() -> None:
     dead = []
     for file in sources(*PRODUCT):
         for item in ast.parse(file.read_text()).body:
-            if isinstance(item, ast.FunctionDef | ast.ClassDef) and uses[item.name] < 2:
+            if (
+                isinstance(item, ast.FunctionDef | ast.ClassDef)
+                and uses[item.name] < 2
+                and name(file) not in TABLES
+            ):
                 dead.append(f"{name(file)}:{item.lineno} {item.name}")
     assert dead == []
 
@@ -168,11 +175,12 @@ def test_architecture_names_what_exists() -> None:
     missing = [
         path for path in re.findall(r"`([\w/]+\.(?:pyx?|proto))`", text) if not (ROOT / path).is_file()
     ]
-    for module, function in re.findall(
-        r"`((?:node|cluster)/[\w/]+\.pyx?)`[:,]? `(?:\w+\.)?(\w+)\(?\)?`", text
+    for module, owner, function in re.findall(
+        r"`((?:node|cluster)/[\w/]+\.pyx?)`[:,]? `(?:(\w+)\.)?(\w+)`", text
     ):
-        if (ROOT / module).is_file() and not re.search(rf"\b{function}\b", (ROOT / module).read_text()):
-            missing.append(f"{module}: {function}")
+        source = (ROOT / module).read_text()
+        if not re.search(rf"\b{function}\b", source) or not re.search(rf"\b{owner}\b", source):
+            missing.append(f"{module}: {owner} {function}")
     assert missing == []
 
 
