@@ -1,8 +1,8 @@
 """One ordered stream of envelopes to a peer: what waits to be written, bounded in bytes.
 
 Two lanes lead to each peer, on connections of their own, so that a vote or a heartbeat never stands behind
-megabytes of entries. All that carries entries, batches or snapshot parts keeps to the bulk lane: two appends
-that overtake each other cost a round of probing (Raft 5.3).
+megabytes of entries. All appends, batches and snapshot parts keep to the bulk lane: two appends that overtake
+each other cost a round of probing (Raft 5.3), also if the second has no entries and tells a commit index only.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ def part(envelope: Envelope) -> Parted:
     bulky: list[tuple[int, AppendEntries]] = []
     size = 0
     for group, message in envelope.messages:
-        if isinstance(message, AppendEntries) and message.entries:
+        if isinstance(message, AppendEntries):
             bulky.append((group, message))
-            size += sum([len(entry.data) + ITEM_BYTES for entry in message.entries])
+            size += ITEM_BYTES + sum([len(entry.data) + ITEM_BYTES for entry in message.entries])
     if not bulky and not envelope.batches and not envelope.parts:
         return Parted(envelope, _control_bytes(envelope), None, 0)
     bulk = Envelope(envelope.sender, envelope.boot, envelope.to_boot)
@@ -50,9 +50,7 @@ def part(envelope: Envelope) -> Parted:
         size += sum([len(key) + len(value) + ITEM_BYTES for key, value in made.rows])
     envelope.batches, envelope.parts = [], []
     if bulky:
-        envelope.messages = [
-            item for item in envelope.messages if not (isinstance(item[1], AppendEntries) and item[1].entries)
-        ]
+        envelope.messages = [item for item in envelope.messages if not isinstance(item[1], AppendEntries)]
     rest = _control_bytes(envelope)
     return Parted(envelope if rest else None, rest, bulk, size)
 

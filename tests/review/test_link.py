@@ -6,12 +6,14 @@ import grpc
 import pytest
 
 from cluster.envelope import Envelope
-from cluster.raft.rpc import Heartbeat
+from cluster.raft.rpc import AppendEntries, Heartbeat
 from cluster.transport import translate
 from cluster.transport.hello import Identity
 from cluster.transport.link import Link, LinkEvents
+from cluster.types import Entry
 from cluster.wire import peer_pb2 as pb
 from cluster.wire import peer_pb2_grpc as pb_grpc
+from tests.cluster.transport.test_network import pair, until
 
 
 class Peer(pb_grpc.PeerServicer):
@@ -71,3 +73,21 @@ def test_an_envelope_that_cannot_be_sent_does_not_end_the_link(monkeypatch: pyte
 
     monkeypatch.setattr("cluster.transport.link.to_frame", to_frame)
     asyncio.run(life_of_a_link(None, ups_wanted=2))
+
+
+def test_a_commit_index_does_not_overtake_the_entries_before_it() -> None:
+    """An append without entries stands on the ones before it; alone it would be rejected."""
+
+    async def run() -> None:
+        async with pair() as (one, two):
+            await until(lambda: bool(one.ups))
+            data = b"x" * (4 << 20)
+            for index in range(1, 9):
+                append = AppendEntries(1, 2, 1, index - 1, 1, 0, (Entry(index, 1, 1, 0, data),))
+                assert one.network.send(2, Envelope(1, 11, 22, [(1, append)]))
+            assert one.network.send(2, Envelope(1, 11, 22, [(1, AppendEntries(1, 2, 1, 8, 1, 8))]))
+            await until(lambda: sum(len(envelope.messages) for envelope in two.received) == 9)
+            told = [message for envelope in two.received for _, message in envelope.messages]
+            assert [message.prev_log_index for message in told] == list(range(9))  # type: ignore[union-attr]
+
+    asyncio.run(run())

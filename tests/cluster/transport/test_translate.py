@@ -79,8 +79,8 @@ def test_parting_and_merging_lose_nothing() -> None:
     """Bulk and control travel apart; together they are the envelope."""
     parted = part(full_envelope())
     assert parted.control is not None and parted.bulk is not None
-    assert [message for _, message in parted.bulk.messages] == MESSAGES[:1]
-    assert [message for _, message in parted.control.messages] == MESSAGES[1:]
+    assert [message for _, message in parted.bulk.messages] == MESSAGES[:2]
+    assert [message for _, message in parted.control.messages] == MESSAGES[2:]
     assert parted.bulk_bytes > sum(len(entry.data) for entry in ENTRIES)
     merge(parted.bulk, parted.control)
     whole = full_envelope()
