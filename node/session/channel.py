@@ -104,6 +104,13 @@ class ChannelSession:
         self.held_bytes = 0
         self.session.channel_closed(self)
 
+    def forget_holders(self) -> None:
+        """Forget the ids that hold nothing any more, once nothing waits: an ack may, of what the core has let go."""
+        if self._waiting or self.amqp.unacked_count:
+            return
+        kept = [consumer.id for consumer in self.consumers.values()]
+        self.holders = {holder: self.holders[holder] for holder in (*kept, *self.getters.values())}
+
     # Scripts
 
     def ask(self, group: int, *, has_deadline: bool = True) -> int:

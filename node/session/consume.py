@@ -86,8 +86,7 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
             ranges = [(piece.first_id, piece.first_id + piece.count - 1) for piece in consumer.backlog]
             session.node.submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
             consumer.backlog.clear()
-        if not channel.amqp.unacked_count:
-            channel.holders.pop(consumer.id, None)
+        channel.forget_holders()
     if not method.no_wait:
         channel.send(methods.BasicCancelOk(consumer_tag=method.consumer_tag))
 

@@ -152,6 +152,16 @@ def test_acks_after_cancel_still_count() -> None:
     assert dict(broker.machines[broker.place("/", "q")].live()) == {}
 
 
+def test_acks_sent_while_a_cancel_waits_still_count() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
+    client.publish("q", b"1")
+    client.take()
+    client.send(1, m.BasicCancel("t"), m.BasicAck(1))
+    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
+
+
 def test_closed_channel_returns_its_messages() -> None:
     broker = Loopback()
     client = _ready(broker)

@@ -112,6 +112,28 @@ class Actor:
         """The connection or the channel has ended: nothing that was asked will be answered."""
 
 
+class Founder(Actor):
+    """Declares a durable queue, and binds it to the exchange `fan` if its name begins with an f."""
+
+    def __init__(self, run: "Run", queue: str) -> None:
+        super().__init__(run, f"founder-{queue}")
+        self.queue = queue
+        self.is_done = False
+
+    def begin(self) -> None:
+        self.amqp.declare_exchange(CHANNEL, "fan", "fanout", durable=True)
+        self.amqp.declare(CHANNEL, self.queue, durable=True)
+
+    def hear(self, event: ClientEvent) -> None:
+        if not isinstance(event, Replied):
+            return
+        if isinstance(event.method, methods.QueueDeclareOk) and self.queue[0] == "f":
+            self.amqp.bind(CHANNEL, self.queue, "fan")
+        elif isinstance(event.method, methods.QueueDeclareOk | methods.QueueBindOk):
+            self.is_done = True
+            self.stop()
+
+
 class Publisher(Actor):
     """Publishes with confirms to routes that do not change."""
 
@@ -177,7 +199,7 @@ class Consumer(Actor):
         self.held: dict[int, Message] = {}  # by delivery tag
         self.unsynced: list[Message] = []  # acks that are sent, and not known to be applied
         self.syncing: list[Message] | None = None
-        self.is_consuming = self.is_getting = False
+        self.is_consuming = self.is_getting = self.is_recovering = False
 
     def begin(self) -> None:
         self.gone()
@@ -204,7 +226,7 @@ class Consumer(Actor):
             self.is_open = False
             self.amqp.close_channel(CHANNEL)
             return
-        if self.held and self.mode != "drain":
+        if self.held and self.mode != "drain" and not self.is_recovering:
             self._settle_some()
         if self.unsynced and self.syncing is None and chance > 0.7:
             self.syncing, self.unsynced = self.unsynced, []
@@ -234,8 +256,9 @@ class Consumer(Actor):
             self._settled(self.held.pop(tags[0]))
             self.amqp.reject(CHANNEL, tags[0], requeue=False)
         elif choice < 0.70:
+            # What comes until the answer is requeued with what is held.
+            self.is_recovering = True
             self.amqp.send(CHANNEL, methods.BasicRecover(requeue=True))
-            self.held.clear()
 
     def _ack(self, tags: list[int], *, singly: bool = False) -> None:
         if not tags:
@@ -275,11 +298,12 @@ class Consumer(Actor):
                     self.run.history.settled[self.queue, message] = None
                 self.syncing = None
             case Replied(method=methods.BasicRecoverOk()):
-                pass
+                self.is_recovering = False
+                self.held.clear()
 
     def gone(self) -> None:
         self.held, self.unsynced, self.syncing = {}, [], None
-        self.is_consuming = self.is_getting = False
+        self.is_consuming = self.is_getting = self.is_recovering = False
 
 
 class Purger(Publisher):

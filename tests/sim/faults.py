@@ -71,8 +71,11 @@ class Faults:
             self._later((1, 50, 400, 2_000, 6_000), lambda: self.world.resume(node))
 
     def clock_jump(self, node: int) -> None:
-        self.world.note(f"n{node}", "clock jump")
-        self.world.nodes[node].clock_ms += self.rng.choice((-3_600_000, -500, 500, 7_000, 3_600_000))
+        sim, jump_ms = self.world.nodes[node], self.rng.choice((-3_600_000, -500, 500, 7_000, 3_600_000))
+        self.world.note(f"n{node}", "clock jump", jump_ms)
+        sim.wall_ms += jump_ms
+        # A process counts from its start by a clock that cannot be set: it may miss time, and never gets it twice.
+        sim.clock_ms += max(0, jump_ms)
 
     # -- links -----------------------------------------------------------------------------------------
 

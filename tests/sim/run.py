@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from node.wire import methods
-from tests.amqp_client import ClientEvent, ConnectionReady, Replied
-from tests.sim.actors import CHANNEL, Actor, Consumer, Owner, Publisher, Purger, Replier
+from tests.sim.actors import Actor, Consumer, Founder, Owner, Publisher, Purger, Replier
 from tests.sim.cluster import SimClient, SimCluster
 from tests.sim.declarer import Declarer
 from tests.sim.faults import BadTopology, Faults
@@ -167,26 +165,7 @@ class Run:
 
     def _declare(self) -> None:
         """Before anything goes wrong: the queues whose routes never change, declared on various nodes."""
-        waiting: dict[int, None] = {}
-        names = ["q0", "q1", "q2", "f0", "f1", "n0", "p0"]
-        declared: list[str] = []
-
-        def declare(name: str) -> None:
-            node = self.rng.choice(list(self.world.nodes))
-
-            def on_event(event: ClientEvent) -> None:
-                match event:
-                    case ConnectionReady():
-                        client.amqp.open_channel(CHANNEL)
-                        client.amqp.declare_exchange(CHANNEL, "fan", "fanout", durable=True)
-                        client.amqp.declare(CHANNEL, name, durable=True)
-                    case Replied(method=methods.QueueDeclareOk()) if name[0] == "f":
-                        client.amqp.bind(CHANNEL, name, "fan")
-                    case Replied(method=methods.QueueDeclareOk() | methods.QueueBindOk()):
-                        declared.append(name)
-                        client.drop()
-
-            client = SimClient(self.cluster, node, on_event)
+        names = ("q0", "q1", "q2", "f0", "f1", "n0", "p0")
 
         def has_leaders() -> bool:
             return all(
@@ -195,10 +174,8 @@ class Run:
             )
 
         self._until(has_leaders, "leaders are elected")
-        for name in names:
-            waiting[len(waiting)] = None
-            declare(name)
-        self._until(lambda: len(declared) == len(names), "the queues are declared")
+        founders = [Founder(self, name) for name in names]
+        self._until(lambda: all(founder.is_done for founder in founders), "the queues are declared")
         topology = self.cluster.cores[1].topology
         self._until(lambda: all(topology.queue("/", name) is not None for name in names), "they are known")
         for name in names:

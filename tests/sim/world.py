@@ -57,7 +57,8 @@ class SimNode:
     boot: int = 0
     process: Process | None = None
     paused: bool = False
-    clock_ms: int = 0  # ahead of the world's time
+    wall_ms: int = 0  # what its wall clock shows, against the world's time
+    clock_ms: int = 0  # what the process goes by: the wall clock at its start, and never back since
     sync_ms: tuple[int, int] = (0, 2)
     sync_fails: bool = False  # the next one will
     doom: int | None = None  # the process ends in its next turn, after so many of its writes, sends and outputs
@@ -123,6 +124,7 @@ class World:
         sim = self.nodes[node]
         assert sim.process is None
         sim.boot = self.next_boot(sim)
+        sim.clock_ms = sim.wall_ms
         sim.paused = sim.flush_planned = sim.syncing = sim.sync_fails = False
         sim.doom = None
         sim.inbox.clear()
