@@ -32,11 +32,15 @@ class Expect(NamedTuple):
 
 
 class SnapshotOffer(NamedTuple):
-    """A leader offers the saved state at `meta` to a member whose log ends before the leader's begins."""
+    """A leader offers the saved state at `meta` to a member whose log ends before the leader's begins.
+
+    `transfer` tells the transfers of a sender's process apart, for one that is begun again offers the same.
+    """
 
     group: int
     term: int
     meta: SnapshotMeta
+    transfer: int
 
 
 class SnapshotAccept(NamedTuple):
@@ -58,6 +62,7 @@ class SnapshotPart(NamedTuple):
     entries: tuple[Entry, ...]
     rows: tuple[tuple[bytes, bytes], ...]
     last: bool
+    transfer: int
 
 
 class SnapshotPartReply(NamedTuple):
@@ -68,6 +73,7 @@ class SnapshotPartReply(NamedTuple):
     index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
     number: int
     ok: bool
+    transfer: int
 
 
 @dataclass(slots=True)

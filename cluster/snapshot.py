@@ -27,6 +27,7 @@ class SnapshotSender:
     peer: int
     term: int
     meta: SnapshotMeta
+    transfer: int
     moved_at_ms: int
     sent: int = 0  # parts
     received: int = 0
@@ -81,7 +82,9 @@ class SnapshotSender:
     def _part(
         self, number: int, entries: tuple[Entry, ...], rows: tuple[tuple[bytes, bytes], ...], *, last: bool
     ) -> SnapshotPart:
-        return SnapshotPart(self.group, self.term, self.meta.index, number, entries, rows, last)
+        return SnapshotPart(
+            self.group, self.term, self.meta.index, number, entries, rows, last, self.transfer
+        )
 
 
 @dataclass(slots=True)
@@ -91,13 +94,18 @@ class SnapshotReceiver:
     sender: int
     term: int
     meta: SnapshotMeta
+    transfer: int
     parts: int = 0
     complete: bool = False
     rows: list[tuple[bytes, bytes]] = field(default_factory=list)
 
-    def matches(self, sender: int, term: int, index: int) -> bool:
-        """Whether a part belongs to this transfer."""
-        return (sender, term, index) == (self.sender, self.term, self.meta.index)
+    def matches(self, sender: int, part: SnapshotPart) -> bool:
+        """Whether a part belongs to this transfer.
+
+        The parts of another one may be cut differently, even of the same state: mixed, they would leave gaps.
+        """
+        own = (self.sender, self.term, self.meta.index, self.transfer)
+        return own == (sender, part.term, part.index, part.transfer)
 
     def add(self, part: SnapshotPart) -> bool:
         """Take the next part; False if it is not the next one."""

@@ -35,6 +35,7 @@ class Transfers:
         self._dispatch = dispatch
         self._senders: dict[tuple[int, int], SnapshotSender] = {}
         self._receivers: dict[int, SnapshotReceiver] = {}
+        self._begun = 0
 
     def offer(self, group: Group, peer: int, now_ms: int) -> None:
         """A member lags behind the log: offer it the newest saved state."""
@@ -45,9 +46,10 @@ class Transfers:
             group.raft.report_snapshot(peer, ok=False)
             return
         meta = group.checkpoint_meta
-        self._senders[key] = SnapshotSender(group.id, peer, group.raft.term, meta, now_ms)
+        self._begun += 1
+        self._senders[key] = SnapshotSender(group.id, peer, group.raft.term, meta, self._begun, now_ms)
         group.held = True
-        self._envelope(peer).offers.append(SnapshotOffer(group.id, group.raft.term, meta))
+        self._envelope(peer).offers.append(SnapshotOffer(group.id, group.raft.term, meta, self._begun))
 
     def send(self) -> None:
         """Put the parts that may go out into this turn's envelopes."""
@@ -71,7 +73,7 @@ class Transfers:
         group = self._groups[offer.group]
         if offer.term < group.raft.term or group.installing:
             return
-        self._receivers[offer.group] = SnapshotReceiver(node, offer.term, offer.meta)
+        self._receivers[offer.group] = SnapshotReceiver(node, offer.term, offer.meta, offer.transfer)
         accept = SnapshotAccept(offer.group, offer.term, offer.meta.index, group.applied)
         self._envelope(node).accepts.append(accept)
 
@@ -84,8 +86,8 @@ class Transfers:
 
     def _receive_part(self, node: int, part: SnapshotPart) -> None:
         receiver = self._receivers.get(part.group)
-        wanted = receiver is not None and receiver.matches(node, part.term, part.index) and receiver.add(part)
-        reply = SnapshotPartReply(part.group, part.term, part.index, part.number, wanted)
+        wanted = receiver is not None and receiver.matches(node, part) and receiver.add(part)
+        reply = SnapshotPartReply(part.group, part.term, part.index, part.number, wanted, part.transfer)
         self._envelope(node).part_replies.append(reply)
         if receiver is None or not wanted:
             return
@@ -102,7 +104,7 @@ class Transfers:
     def _receive_reply(self, node: int, reply: SnapshotPartReply, now_ms: int) -> None:
         key = (reply.group, node)
         sender = self._senders.get(key)
-        if sender is None or (reply.term, reply.index) != (sender.term, sender.meta.index):
+        if sender is None or reply.transfer != sender.transfer:
             return
         if not reply.ok:
             self._end(key, ok=False)

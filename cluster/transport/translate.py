@@ -33,19 +33,30 @@ def to_frame(envelope: Envelope) -> pb.Frame:
     for expect in envelope.expects:
         out.expects.add(group=expect.group, term=expect.term, epoch=expect.epoch, seq=expect.seq)
     for offer in envelope.offers:
-        _write_meta(out.offers.add(group=offer.group, term=offer.term).meta, offer.meta)
+        offered = out.offers.add(group=offer.group, term=offer.term, transfer=offer.transfer)
+        _write_meta(offered.meta, offer.meta)
     for accept in envelope.accepts:
         out.accepts.add(group=accept.group, term=accept.term, index=accept.index, applied=accept.applied)
     for part in envelope.parts:
         made = out.parts.add(
-            group=part.group, term=part.term, index=part.index, number=part.number, last=part.last
+            group=part.group,
+            term=part.term,
+            index=part.index,
+            number=part.number,
+            last=part.last,
+            transfer=part.transfer,
         )
         _write_entries(made.entries, part.entries)
         for key, value in part.rows:
             made.rows.add(key=key, value=value)
     for reply in envelope.part_replies:
         out.part_replies.add(
-            group=reply.group, term=reply.term, index=reply.index, number=reply.number, ok=reply.ok
+            group=reply.group,
+            term=reply.term,
+            index=reply.index,
+            number=reply.number,
+            ok=reply.ok,
+            transfer=reply.transfer,
         )
     return frame
 
@@ -59,17 +70,30 @@ def from_envelope(envelope: pb.Envelope, *, sender: int, boot: int, receiver: in
         [(made.group, _read_message(made, sender, receiver)) for made in envelope.messages],
         [Batch(made.group, made.data) for made in envelope.batches],
         [Expect(made.group, made.term, made.epoch, made.seq) for made in envelope.expects],
-        [SnapshotOffer(made.group, made.term, _read_meta(made.meta)) for made in envelope.offers],
+        [
+            SnapshotOffer(made.group, made.term, _read_meta(made.meta), made.transfer)
+            for made in envelope.offers
+        ],
         [SnapshotAccept(made.group, made.term, made.index, made.applied) for made in envelope.accepts],
         [_read_part(made) for made in envelope.parts],
-        [SnapshotPartReply(m.group, m.term, m.index, m.number, m.ok) for m in envelope.part_replies],
+        [
+            SnapshotPartReply(m.group, m.term, m.index, m.number, m.ok, m.transfer)
+            for m in envelope.part_replies
+        ],
     )
 
 
 def _read_part(made: pb.SnapshotPart) -> SnapshotPart:
     rows = tuple((row.key, row.value) for row in made.rows)
     return SnapshotPart(
-        made.group, made.term, made.index, made.number, _read_entries(made.entries), rows, made.last
+        made.group,
+        made.term,
+        made.index,
+        made.number,
+        _read_entries(made.entries),
+        rows,
+        made.last,
+        made.transfer,
     )
 
 

@@ -253,14 +253,16 @@ class Expect(_message.Message):
     def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class SnapshotOffer(_message.Message):
-    __slots__ = ("group", "term", "meta")
+    __slots__ = ("group", "term", "meta", "transfer")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     group: int
     term: int
     meta: SnapshotMeta
-    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., meta: _Optional[_Union[SnapshotMeta, _Mapping]] = ...) -> None: ...
+    transfer: int
+    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., meta: _Optional[_Union[SnapshotMeta, _Mapping]] = ..., transfer: _Optional[int] = ...) -> None: ...
 
 class SnapshotAccept(_message.Message):
     __slots__ = ("group", "term", "index", "applied")
@@ -275,7 +277,7 @@ class SnapshotAccept(_message.Message):
     def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., applied: _Optional[int] = ...) -> None: ...
 
 class SnapshotPart(_message.Message):
-    __slots__ = ("group", "term", "index", "number", "entries", "rows", "last")
+    __slots__ = ("group", "term", "index", "number", "entries", "rows", "last", "transfer")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +285,7 @@ class SnapshotPart(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     group: int
     term: int
     index: int
@@ -290,7 +293,8 @@ class SnapshotPart(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
     last: bool
-    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., number: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
+    transfer: int
+    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., number: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., last: _Optional[bool] = ..., transfer: _Optional[int] = ...) -> None: ...
 
 class Row(_message.Message):
     __slots__ = ("key", "value")
@@ -301,15 +305,17 @@ class Row(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotPartReply(_message.Message):
-    __slots__ = ("group", "term", "index", "number", "ok")
+    __slots__ = ("group", "term", "index", "number", "ok", "transfer")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     group: int
     term: int
     index: int
     number: int
     ok: bool
-    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., number: _Optional[int] = ..., ok: _Optional[bool] = ...) -> None: ...
+    transfer: int
+    def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., number: _Optional[int] = ..., ok: _Optional[bool] = ..., transfer: _Optional[int] = ...) -> None: ...

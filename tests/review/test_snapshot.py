@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.ports import GroupWrite
-from cluster.snapshot import SnapshotSender
+from cluster.snapshot import SnapshotReceiver, SnapshotSender
 from cluster.types import Entry, HardState, SnapshotMeta
 from tests.store.conftest import FIRST, Harness, entries
 
@@ -36,7 +36,7 @@ def sent(sender: SnapshotSender) -> list[Entry]:
 
 def test_rows_whose_trim_was_under_way_are_left_out(harness: Harness) -> None:
     """Rows that were dead before the transfer began may vanish while it runs: nobody needs them."""
-    sender = SnapshotSender(1, 2, 1, META, 0)
+    sender = SnapshotSender(1, 2, 1, META, 7, 0)
     sender.begin(harness.store, 2, {index: 1 for index in range(1, 21) if index != 18})
     found = [entry.index for part in sender.next_parts() for entry in part.entries]
     sender.received = sender.sent
@@ -50,7 +50,7 @@ def test_a_live_row_that_is_missing_is_an_error(harness: Harness) -> None:
     """A state whose messages are not all there must never be taken for a whole one."""
     harness.write(GroupWrite(1, trims=[5]))
     harness.write(GroupWrite(1))
-    sender = SnapshotSender(1, 2, 1, META, 0)
+    sender = SnapshotSender(1, 2, 1, META, 7, 0)
 
     class Listing:
         """The store, with a list of rows from before."""
@@ -64,3 +64,16 @@ def test_a_live_row_that_is_missing_is_an_error(harness: Harness) -> None:
     sender.begin(Listing(), 0, dict.fromkeys(range(1, 21), 1))  # type: ignore[arg-type]
     with pytest.raises(KeyError):
         sent(sender)
+
+
+def test_parts_of_a_transfer_that_was_given_up_are_not_mixed_in(harness: Harness) -> None:
+    """The same state is cut differently for a member that has applied more: a mixture would have gaps."""
+    live = dict.fromkeys(range(1, 21), 1)
+    first, second = SnapshotSender(1, 2, 1, META, 7, 0), SnapshotSender(1, 2, 1, META, 8, 0)
+    first.begin(harness.store, 0, live)
+    second.begin(harness.store, 5, live)
+    receiver = SnapshotReceiver(1, 1, META, 8)
+    late = first.next_parts()[0]
+    assert not receiver.matches(1, late)
+    part = second.next_parts()[0]
+    assert receiver.matches(1, part) and receiver.add(part)

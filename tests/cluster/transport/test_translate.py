@@ -43,10 +43,10 @@ def full_envelope() -> Envelope:
         list(enumerate(MESSAGES)),
         [Batch(3, b"batch"), Batch(1 << 16, b"")],
         [Expect(3, 0, 1 << 50, 9)],
-        [SnapshotOffer(4, 5, META)],
+        [SnapshotOffer(4, 5, META, 8)],
         [SnapshotAccept(4, 5, 6, 7)],
-        [SnapshotPart(4, 5, 6, 7, ENTRIES, ((b"k", b"v"), (b"", b"")), last=True)],
-        [SnapshotPartReply(4, 5, 6, 7, ok=True)],
+        [SnapshotPart(4, 5, 6, 7, ENTRIES, ((b"k", b"v"), (b"", b"")), last=True, transfer=8)],
+        [SnapshotPartReply(4, 5, 6, 7, ok=True, transfer=8)],
     )
 
 
