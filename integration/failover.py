@@ -72,7 +72,8 @@ def main() -> int:
             gaps.append(gap)
             print(
                 f"run {number + 1}: largest gap {gap.largest_ms:.0f} ms, "
-                f"over {gap.after_kill_ms:.0f} ms after the kill; confirm p50 {gap.median_ms:.1f} ms; {gap.found} in the queue of {gap.confirmed} confirmed",
+                f"over {gap.after_kill_ms:.0f} ms after the kill; "
+                f"confirm p50 {gap.median_ms:.1f} ms; {gap.found} in the queue of {gap.confirmed} confirmed",
                 flush=True,
             )
             time.sleep(6)  # leadership returns to the node that should have it
