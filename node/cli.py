@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except StartupError as error:
         return _fail(str(error), 1)
+    except BrokenPipeError:
+        # Who read the output has seen enough. Python would complain once more when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _fail(f"{error.filename}: {describe(error)}" if error.filename else describe(error), 1)
     except KeyboardInterrupt:

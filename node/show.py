@@ -20,7 +20,7 @@ Json = Mapping[str, "str | int | float | bool | list[Json] | None"]
 def run_status(url: str, *, as_json: bool) -> int:
     """Print the status of the cluster as the node at `url` sees it."""
     status = fetch(url, "/status", timeout_s=TIMEOUT_S)
-    print(json.dumps(status, indent=2) if as_json else render(status))
+    print(json.dumps(status, indent=2) if as_json else render(status), flush=True)
     return 0
 
 
