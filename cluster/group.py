@@ -78,6 +78,7 @@ class Group:
         self._store = store
         self.staged: list[tuple[bytes, bytes]] = []  # rows of a snapshot that came whole
         self.installing = False  # they are on their way to the disk
+        self.installs = 0  # how often this replica became what another member had saved
         self.resend_mark = 0  # the oldest batch when resending was last thought of
         self._ready_term = 0  # the term in which this node leads and has applied an entry of its own
         self._barriers: list[Barrier] = []
@@ -353,6 +354,7 @@ class Group:
     def installed(self, outcome: Outcome) -> None:
         """The store holds another member's state, durably: become it."""
         self.staged, self.installing = [], False
+        self.installs += 1
         self._load()
         self.raft.on_applied(self.applied)
         self._reset(outcome)

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -107,6 +108,12 @@ class Node:
         with urllib.request.urlopen(f"http://{HOST}:{self.http}/status", timeout=timeout_s) as answer:
             result: dict[str, Any] = json.load(answer)
         return result
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples; 0.0 where there are none."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.http}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[{{ ]", line))
 
     def rss_bytes(self) -> int:
         """Memory that the process holds now."""

@@ -17,7 +17,7 @@ import contextlib
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pika
@@ -67,7 +67,7 @@ class Result:
     kills: int = 0
     leader_kills: int = 0
     seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    snapshots: int = 0
 
     def line(self) -> str:
         figures = self.history.line()
@@ -244,6 +244,9 @@ class Run:
         for each in sorted({0, *self._groups}):
             if not await asyncio.to_thread(cluster.wait_level, each, follower):
                 self.result.errors.append(f"{follower.name} does not come level in group {each}")
+        self.result.snapshots = int(await asyncio.to_thread(follower.metric, "warren_snapshots_installed_total"))
+        if not self.result.snapshots:
+            self.result.errors.append(f"{follower.name} came level by the log alone: publish more")
         # The third one goes: from here on nothing is confirmed without the follower that came back.
         other = next(node for node in cluster.nodes if node not in (leader, follower))
         self._target = max(self._target, self.history.confirmed + self.options.messages // 10)

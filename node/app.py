@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import random
 import secrets
 import signal
@@ -73,11 +72,11 @@ def run(config: Config) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its own log repeats what the links say
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.disable()  # restoring the saved state makes many objects and no garbage
     amqp = listen(config.amqp, "amqp")
     http = listen(config.http, "http")
+    listen(config.cluster, "cluster").close()  # gRPC opens it itself, and is worse at saying why it cannot
     claimed = Claimed(claim(config), amqp, http)
     try:
         return uvloop.run(Node(config, claimed).main())

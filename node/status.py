@@ -150,10 +150,12 @@ class CoreStatus:
         """Counters and gauges of the node's parts."""
         groups = self._core.host.groups
         applied = [({"group": str(gid)}, float(group.applied)) for gid, group in groups.items()]
+        installs = float(sum(group.installs for group in groups.values()))
         led = sum(1 for gid, group in groups.items() if gid != METADATA_GROUP and group.leads)
         return [
             Metric("entries_applied", "Log entries applied, by group.", "counter", applied),
             Metric("shards_led", "Shards that this node leads.", "gauge", [({}, float(led))]),
+            Metric("snapshots_installed", "States taken over from other members.", "counter", [({}, installs)]),
         ]
 
     async def check_login(self, user: str, password: str) -> bool:
