@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import enum
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ class Link:
         self._control, self._bulk = Lane(), Lane()
         self._poked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._last_refusal = ""
+        self._last_complaint = ""
         self._closing = False
 
     def start(self) -> None:
@@ -138,15 +139,24 @@ class Link:
         """Whether anyone listens there. gRPC tells a refusal from silence in the text of an error only."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_MS / 1000):
-                _, writer = await asyncio.open_connection(self._host, self._port)
+                writer = await _reach(await _resolve(self._host, self._port), self._port)
         except ConnectionRefusedError:
             return _Probe.REFUSED
+        except (socket.gaierror, UnicodeError) as error:
+            self._complain(f"the name {self._host!r} of node {self.node} is not known: {error}")
+            return _Probe.SILENT
         except (OSError, TimeoutError):
             return _Probe.SILENT
         ends = [writer.get_extra_info(name) for name in ("sockname", "peername")]
         writer.transport.abort()
         # A port that nobody listens on can be given to the very socket that tries it: it then meets itself.
         return _Probe.REFUSED if ends[0] == ends[1] else _Probe.OPEN
+
+    def _complain(self, text: str) -> None:
+        """Warn, but not each time that the same is tried again."""
+        if text != self._last_complaint:
+            self._last_complaint = text
+            _logger.warning("%s", text)
 
     async def _talk(self) -> bool:
         """One life of the link. Returns whether it was up."""
@@ -160,15 +170,13 @@ class Link:
                 bulk_call, bulk_boot = await self._introduce(bulk, BULK)
             if boot == bulk_boot:
                 was_up = self.is_up = True
-                self._last_refusal = ""
+                self._last_complaint = ""
                 self._events.up(self.node, boot)
                 await self._carry(control_call, bulk_call)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, ConnectionError) as error:
             _logger.debug("link to node %d: %r", self.node, error)
         except _RefusedError as error:
-            if str(error) != self._last_refusal:
-                self._last_refusal = str(error)
-                _logger.warning("node %d at %s refuses this node: %s", self.node, target, error)
+            self._complain(f"node {self.node} at {target} refuses this node: {error}")
         except Exception:
             # Task root: whatever went wrong with one envelope, without its link this node would stay cut off.
             _logger.exception("link to node %d", self.node)
@@ -212,6 +220,28 @@ class Link:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    """The numbers of a host, looked up anew each time: a container or a pod comes back with another one.
+
+    Apart from the connecting, because uvloop logs an error where that is given up while it looks up a name.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+async def _reach(addresses: list[str], port: int) -> asyncio.StreamWriter:
+    """Connect to the first address where someone listens; raises what the last one answered."""
+    last: OSError = OSError("no address")
+    for address in addresses:
+        try:
+            _, writer = await asyncio.open_connection(address, port)
+        except OSError as error:
+            last = error
+        else:
+            return writer
+    raise last
 
 
 async def _write(call: Call, lane: Lane) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from cluster.envelope import Batch, Envelope
 from cluster.raft.rpc import Heartbeat
+from cluster.transport import link
 from cluster.transport.hello import Identity, TransportError
 from cluster.transport.lane import Lane
 from cluster.transport.link import LinkEvents
@@ -147,6 +148,39 @@ def test_mismatch_is_refused_with_one_line(caplog: pytest.LogCaptureFixture) -> 
     assert len(texts) == 4, texts
     assert any("refuses this node: it is of cluster 'c', this is 'other'" in text for text in texts)
     assert any("refused node 1" in text and "it is of cluster 'c', this is 'other'" in text for text in texts)
+
+
+def test_unknown_name_is_one_line_and_looked_up_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is gone has no name; when it is back it has another number."""
+    known: list[str] = []
+    asked: list[str] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        if not known:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return known
+
+    async def run() -> None:
+        ports = free_ports(2)
+        one = End(1, {2: ("localhost", ports[1])}, ports[0], 11, "c")
+        two = End(2, {1: ("127.0.0.1", ports[0])}, ports[1], 22, "c")
+        await one.network.start()
+        await until(lambda: asked.count("localhost") >= 3)
+        assert not one.downs  # nothing is known of its process
+        await two.network.start()
+        known[:] = ["::1", "127.0.0.1"]  # nobody listens on the first
+        await until(lambda: one.ups == [(2, 22)] and two.ups == [(1, 11)])
+        await one.network.close()
+        await two.network.close()
+
+    monkeypatch.setattr(link, "_resolve", resolve)
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert text.startswith("the name 'localhost' of node 2 is not known")
 
 
 def test_end_of_a_process_is_known_within_milliseconds() -> None:
