@@ -1,0 +1,276 @@
+"""How Warren's cost grows with what it holds: messages, queues, connections. Each measurement starts afresh.
+
+A measurement returns rows: what was measured, the figure as text, the target, and whether it is met.
+"""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench import generator
+from bench.clusters import NODES, Warren, cpu_s, folder_bytes, private_bytes, written_bytes
+from bench.generator import Figures, Settings
+from bench.workloads import Plan
+
+MIB = 1 << 20
+SMALL: Settings = {"size": 128, "window": 2000, "prefetch": 2000, "ack": 200}
+NOBODY: Settings = {"consumers": 0}
+
+
+@dataclass(slots=True, frozen=True)
+class Row:
+    """One figure of growth.
+
+    Args:
+        title: what was measured.
+        figure: value in the unit of the title.
+        target: bound in words.
+        is_met: None where the target was not put to the test.
+    """
+
+    title: str
+    figure: float
+    target: str = ""
+    is_met: bool | None = None
+
+
+def fill(cluster: Warren, name: str, count: int, **more: str | int | float) -> Figures:
+    """Publish exactly so many messages of 128 B, with nobody to take them."""
+    settings: Settings = {**SMALL, **NOBODY, "name": name, "count": count, "seconds": 3600, **more}
+    return generator.run("traffic", cluster.hosts, settings, timeout_s=3600)
+
+
+def drain(cluster: Warren, name: str, count: int, **more: str | int | float) -> Figures:
+    """Consume exactly so many."""
+    settings: Settings = {**SMALL, "producers": 0, "name": name, "count": count, "seconds": 3600, **more}
+    return generator.run("traffic", cluster.hosts, settings, timeout_s=3600)
+
+
+def set_up(cluster: Warren, name: str, **more: str | int | float) -> None:
+    """Declare queues."""
+    generator.run("setup", cluster.hosts, {"name": name, **more})
+
+
+def _rest(cluster: Warren) -> None:
+    """Wait until checkpoints and trims have come to an end, for at most 20 s."""
+    for _ in range(20):
+        before = sum(cpu_s(pid) for pid in cluster.pids())
+        time.sleep(1)
+        if sum(cpu_s(pid) for pid in cluster.pids()) - before < 0.15:
+            return
+
+
+def backlog(plan: Plan) -> list[Row]:
+    """Memory and restart with many messages in one queue."""
+    count = 100_000 if plan.quick else 1_000_000
+    with Warren() as cluster:
+        set_up(cluster, "warm")
+        drain_all(cluster, "warm", 20_000)
+        set_up(cluster, "backlog")
+        before = [private_bytes(pid) for pid in cluster.pids()]
+        filled = fill(cluster, "backlog", count)
+        _rest(cluster)
+        grown = max(private_bytes(pid) - was for pid, was in zip(cluster.pids(), before, strict=True))
+        rows = [
+            Row(
+                f"{count:,} messages queued: private memory of a node, MiB",
+                grown / MIB,
+                "<= 32",
+                grown <= 32 * MIB,
+            ),
+            Row(f"{count:,} messages queued: publishing, msg/s", filled["confirm_rate"]),
+        ]
+        rows.append(_restarted(cluster, f"{count:,} messages in 1 queue"))
+        rows.append(Row("then drained, msg/s", drain(cluster, "backlog", count)["consume_rate"]))
+    return rows
+
+
+def drain_all(cluster: Warren, name: str, count: int) -> None:
+    """Let so many messages pass, so that buffers and caches have their usual size."""
+    fill(cluster, name, count)
+    drain(cluster, name, count)
+
+
+def _restarted(cluster: Warren, what: str) -> Row:
+    cluster.kill(0)
+    took_s = cluster.restart(0)
+    return Row(f"{what}: restart of a node until it serves, s", took_s, "<= 2", took_s <= 2)
+
+
+def many_queues_full(plan: Plan) -> list[Row]:
+    """Restart with the same number of messages in 1,000 queues."""
+    count = 50_000 if plan.quick else 1_000_000
+    with Warren() as cluster:
+        spread: Settings = {"exchange": "topic", "queues": 1000, "bindings": 1000}
+        set_up(cluster, "spread", **spread)
+        fill(cluster, "spread", count, **spread)
+        _rest(cluster)
+        return [_restarted(cluster, f"{count:,} messages in 1,000 queues")]
+
+
+def depth(plan: Plan) -> list[Row]:
+    """Rates with many messages queued, against an empty queue."""
+    count = 200_000 if plan.quick else 5_000_000
+    probe = min(count // 4, 500_000)
+    with Warren() as cluster:
+        set_up(cluster, "deep")
+        drain_all(cluster, "deep", probe)
+        empty = fill(cluster, "deep", probe)["confirm_rate"]
+        shallow = drain(cluster, "deep", probe)["consume_rate"]
+        fill(cluster, "deep", count)
+        full = fill(cluster, "deep", probe)["confirm_rate"]
+        deep = drain(cluster, "deep", count + probe)["consume_rate"]
+    return [
+        Row(f"publishing with {count:,} queued / empty", full / empty, ">= 0.8", full >= 0.8 * empty),
+        Row(f"draining {count:,} / draining {probe:,}", deep / shallow, ">= 0.8", deep >= 0.8 * shallow),
+    ]
+
+
+def queues(plan: Plan) -> list[Row]:
+    """Rate over 10 busy queues while others exist."""
+    busy: Settings = {"size": 256, "producers": 10, "consumers": 10, "queues": 10}
+    numbers = (10, 100, 1000) if plan.quick else (10, 100, 1000, 10_000)
+    rates = []
+    with Warren() as cluster:
+        set_up(cluster, "busy", queues=10)
+        for number in numbers:
+            set_up(cluster, "other", queues=max(1, number - 10))
+            figures = generator.run(
+                "traffic",
+                cluster.hosts,
+                {**busy, "name": "busy", "seconds": plan.seconds, "warmup": plan.warmup},
+            )
+            rates.append(figures["rate"])
+    flat = min(rates) / max(rates)
+    rows = [Row(f"{n:,} queues exist, 10 busy: msg/s", rate) for n, rate in zip(numbers, rates, strict=True)]
+    return [*rows, Row("slowest / fastest of these", flat, ">= 0.85", flat >= 0.85)]
+
+
+def idle(plan: Plan) -> list[Row]:
+    """CPU of a cluster that does nothing."""
+    span_s = 5 if plan.quick else 30
+    with Warren() as cluster:
+        time.sleep(3)
+        before = [cpu_s(pid) for pid in cluster.pids()]
+        time.sleep(span_s)
+        used = [cpu_s(pid) - was for pid, was in zip(cluster.pids(), before, strict=True)]
+    percent = 100 * max(used) / span_s
+    return [Row("idle cluster: CPU of a node, % of a core", percent, "<= 2", percent <= 2)]
+
+
+@contextlib.contextmanager
+def held(cluster: Warren, name: str, connections: int, prefetch: int) -> Iterator[None]:
+    """Connections with a consumer each, on the first node, that take up to `prefetch` and settle nothing."""
+    settings: Settings = {"name": name, "connections": connections, "prefetch": prefetch}
+    process = subprocess.Popen(
+        generator.arguments("idle", cluster.hosts[:1], settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        if not process.stdout.readline():
+            raise generator.LoadError(f"cannot hold {connections} connections")
+        yield
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def connections(plan: Plan) -> list[Row]:
+    """Memory of idle connections with a consumer each."""
+    count = 1000 if plan.quick else 5000
+    load: Settings = {"name": "load", "seconds": plan.seconds, "warmup": plan.warmup}
+    with Warren() as cluster:
+        set_up(cluster, "load")
+        set_up(cluster, "idle")
+        calm = generator.run("traffic", cluster.hosts, load)["rate"]
+        before = private_bytes(cluster.pid(0))
+        with held(cluster, "idle", count, 1):
+            time.sleep(1)
+            each = (private_bytes(cluster.pid(0)) - before) / count
+            crowded = generator.run("traffic", cluster.hosts, load)["rate"]
+    return [
+        Row(f"{count:,} idle connections with a consumer: KiB each", each / 1024, "<= 40", each <= 40 * 1024),
+        Row("rate beside them / without", crowded / calm, ">= 0.95", crowded >= 0.95 * calm),
+    ]
+
+
+def disk(plan: Plan) -> list[Row]:
+    """Bytes written for a byte published and consumed, and whether the file stops growing."""
+    count = 50_000 if plan.quick else 500_000
+    passing: Settings = {"name": "disk", "count": count, "seconds": 600}
+    with Warren() as cluster:
+        set_up(cluster, "disk")
+        generator.run("traffic", cluster.hosts, passing)
+        first = folder_bytes(cluster.data / "n1")
+        before = [written_bytes(pid) for pid in cluster.pids()]
+        generator.run("traffic", cluster.hosts, passing)
+        _rest(cluster)
+        wrote = max(written_bytes(pid) - was for pid, was in zip(cluster.pids(), before, strict=True))
+        grown = folder_bytes(cluster.data / "n1") - first
+    share = wrote / (count * 1024)
+    return [
+        Row("bytes written per byte of 1 KiB messages, per replica", share, "<= 1.6", share <= 1.6),
+        Row(f"growth of the store over the second {count:,} messages, MiB", grown / MIB),
+    ]
+
+
+def pinned(plan: Plan) -> list[Row]:
+    """One old message stays unacknowledged while many pass."""
+    count = 200_000 if plan.quick else 10_000_000
+    with Warren() as cluster:
+        set_up(cluster, "pinned")
+        fill(cluster, "pinned", 1)
+        with held(cluster, "pinned", 1, 1):
+            settings: Settings = {**SMALL, "name": "pinned", "count": count, "seconds": 3600}
+            # The one that is held is never consumed here, so the run must not wait for it.
+            generator.run("traffic", cluster.hosts, settings, timeout_s=3600)
+            _rest(cluster)
+            size = max(folder_bytes(cluster.data / f"n{node + 1}") for node in range(NODES))
+    return [
+        Row(
+            f"1 message unacknowledged while {count:,} pass: store, MiB",
+            size / MIB,
+            "< 200",
+            size < 200 * MIB,
+        )
+    ]
+
+
+def rejoin(plan: Plan) -> list[Row]:
+    """End-to-end latency while a node that missed much catches up, against the calm."""
+    missed = 100_000 if plan.quick else 1_000_000
+    steady: Settings = {"name": "rejoin", "rate": 2000, "seconds": max(plan.seconds, 6), "warmup": 1}
+    with Warren() as cluster:
+        set_up(cluster, "rejoin")
+        set_up(cluster, "missed")
+        calm = generator.run("traffic", cluster.hosts[:1], steady)["p99_ms"]
+        cluster.kill(NODES - 1)
+        fill(cluster, "missed", missed)
+        back = threading.Timer(2.0, lambda: cluster.restart(NODES - 1))
+        back.start()
+        busy = generator.run("traffic", cluster.hosts[:1], steady)["p99_ms"]
+        back.join()
+    ratio = busy / calm
+    return [
+        Row("p99 at 2,000 msg/s, calm, ms", calm),
+        Row(f"p99 while a node returns that missed {missed:,} / calm", ratio, "<= 2", ratio <= 2),
+    ]
+
+
+GROWTH: dict[str, Callable[[Plan], list[Row]]] = {
+    "backlog": backlog,
+    "spread": many_queues_full,
+    "depth": depth,
+    "queues": queues,
+    "idle": idle,
+    "connections": connections,
+    "disk": disk,
+    "pinned": pinned,
+    "rejoin": rejoin,
+}
