@@ -148,6 +148,8 @@ class Frontend:
 
     def on_group_reset(self, group: int) -> None:
         """This node's epoch in `group` has ended, with its sessions there: their clients must start anew."""
+        if group == METADATA_GROUP:
+            self._shared.is_current = False
         found: dict[int, Session] = {}
         for waiter in self._shared.tickets.take_group(group):
             waiter.abandoned()

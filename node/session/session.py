@@ -21,6 +21,7 @@ from node.amqp.events import (
 from node.broker import commands, topology_commands
 from node.errors import AmqpError
 from node.session.channel import ChannelSession
+from node.session.opening import Opening
 from node.session.ports import CheckLogin
 from node.session.publish import RUN_BYTES
 
@@ -209,6 +210,13 @@ class Session:
         self.shared.outputs.append(CheckLogin(self.conn, mechanism, user, password))
 
     def _open(self, vhost: str) -> None:
+        if self.shared.is_current:
+            self.enter(vhost)
+        else:
+            Opening(self, vhost).ask()
+
+    def enter(self, vhost: str) -> None:
+        """Let the client into a vhost, or close the connection."""
         error = self.node.topology.check_vhost_access(self.user, vhost)
         if error is not None:
             self.fail(error)
