@@ -81,9 +81,9 @@ def build(client: docker.DockerClient, tag: str) -> None:
                 forcerm=True,
             )
         except docker.errors.BuildError as error:
-            raise AssertionError(
-                "".join(line.get("stream", "") for line in error.build_log)[-4000:]
-            ) from error
+            log = "".join(line.get("stream", "") for line in error.build_log)[-4000:]
+            hint = "where no image can be pulled, deploy/docker/make-base.sh makes the base"
+            raise AssertionError(f"{log}\n{error.msg} ({hint})") from error
 
 
 class ContainerNode(Node):
