@@ -204,6 +204,11 @@ def _declare(
         )
         declared: QueueDeclared = yield from _change(channel, command)
         record = declared.record
+        if declared.created:
+            # The metadata is what should be. The group hears of the queue on this node's stream before anything
+            # that uses it, and from its leader should this node end now: no reason to wait for a second commit.
+            create(session, record, 0)
+            return record
         machine = session.node.machine(record.group)
         assert machine is not None, "an exclusive queue lives where it was declared"
         if machine.has_queue(record.uid):
