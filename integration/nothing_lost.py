@@ -72,6 +72,7 @@ class Result:
     def line(self) -> str:
         figures = self.history.line()
         figures |= {"kills": self.kills, "of_leader": self.leader_kills, "acks_proved": self.history.settled}
+        figures |= {"snapshots": self.snapshots} if self.snapshots else {}
         figures |= {
             "excused": self.history.excused,
             "errors": len(self.errors),
@@ -244,7 +245,9 @@ class Run:
         for each in sorted({0, *self._groups}):
             if not await asyncio.to_thread(cluster.wait_level, each, follower):
                 self.result.errors.append(f"{follower.name} does not come level in group {each}")
-        self.result.snapshots = int(await asyncio.to_thread(follower.metric, "warren_snapshots_installed_total"))
+        self.result.snapshots = int(
+            await asyncio.to_thread(follower.metric, "warren_snapshots_installed_total")
+        )
         if not self.result.snapshots:
             self.result.errors.append(f"{follower.name} came level by the log alone: publish more")
         # The third one goes: from here on nothing is confirmed without the follower that came back.
