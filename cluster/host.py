@@ -459,7 +459,8 @@ class Host:
         for group in self.groups.values():
             preferred = self.preferred_leader(group)
             if preferred == self.node:
-                if not group.raft.leader and self._majority_up(group):
+                # Not again where a campaign waits for its votes, perhaps for the own one to be durable.
+                if group.raft.is_idle and self._majority_up(group):
                     group.raft.campaign()
                     group.dirty = True
                 continue

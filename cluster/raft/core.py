@@ -149,6 +149,11 @@ class Raft:
         return self.role is Role.LEADER
 
     @property
+    def is_idle(self) -> bool:
+        """Whether this member knows no leader and does not campaign."""
+        return self.role is Role.FOLLOWER and self.leader == 0
+
+    @property
     def progress(self) -> dict[int, Progress]:
         """The peers as their leader sees them; empty elsewhere."""
         return self.leadership.progress if self.leadership is not None else {}

@@ -9,6 +9,7 @@ from cluster.host import Host, HostOptions
 from cluster.machine import Meta, Row
 from cluster.memory import MemoryGroup
 from cluster.origin import UNAPPLIED_BYTES_MAX, OriginStream
+from cluster.raft.rpc import RequestVote, VoteReply
 from cluster.types import MEMORY_GROUP, Configuration, GroupId
 from tests.sim.disk import Disk
 
@@ -180,3 +181,31 @@ def test_an_answer_to_the_stream_before_means_nothing() -> None:
     one.turn()
     one.host.receive(Envelope(2, START_MS, START_MS, expects=[Expect(link, 0, epoch, 2)]))
     assert one.host.stream(link).pending_bytes
+
+
+def test_a_slow_disk_does_not_begin_the_election_anew() -> None:
+    """The node that should lead campaigns at once where nobody does, but once: its vote must become durable."""
+    disk = Disk()
+    disk.form(1, Configuration((1, 2, 3)))
+    machines = {GroupId(1): CountingMachine(), GroupId(MEMORY_GROUP + 2): CountingMachine()}
+    options = HostOptions(2, (1, 2, 3), boot=START_MS, election_ticks=100)
+    host = Host(options, disk, machines, random.Random(1).randint, START_MS)  # type: ignore[arg-type]
+    for peer in (1, 3):
+        host.peer_up(peer, START_MS)
+    syncing: list[tuple[int, int]] = []
+    for tick in range(100):
+        host.tick(START_MS + tick * 50)
+        while syncing and syncing[0][0] <= tick:
+            host.persisted(syncing.pop(0)[1])
+        turn = host.flush(START_MS + tick * 50)
+        if turn.writes:
+            syncing.append((tick + 16, turn.number))
+        asked = turn.envelopes[1].messages if 1 in turn.envelopes else []
+        replies = [
+            (1, VoteReply(1, 2, message.term, granted=True, pre=message.pre))
+            for _, message in asked
+            if isinstance(message, RequestVote)
+        ]
+        host.receive(Envelope(1, START_MS, START_MS, list(replies)))
+    assert host.groups[1].raft.is_leader
+    assert host.groups[1].raft.term == 1
