@@ -44,7 +44,17 @@ def helm(*arguments: str) -> str:
 
 def render(*arguments: str) -> str:
     secret = ["--set", "auth.password=secret"]
-    return helm("template", "shop", str(CHART), "--namespace", "sales", "--kube-version", "1.31.0", *secret, *arguments)
+    return helm(
+        "template",
+        "shop",
+        str(CHART),
+        "--namespace",
+        "sales",
+        "--kube-version",
+        "1.31.0",
+        *secret,
+        *arguments,
+    )
 
 
 def test_chart_passes_the_strict_linter() -> None:
@@ -64,7 +74,10 @@ def test_chart_renders_to_its_golden_file(case: str, request: pytest.FixtureRequ
 def test_chart_refuses_an_unknown_value() -> None:
     assert HELM is not None
     result = subprocess.run(
-        [HELM, "template", "shop", str(CHART), "--set", "replicaCuont=3"], capture_output=True, text=True, timeout=60
+        [HELM, "template", "shop", str(CHART), "--set", "replicaCuont=3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert result.returncode != 0
     assert "replicaCuont" in result.stderr
