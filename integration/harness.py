@@ -133,7 +133,7 @@ class Cluster:
     ) -> None:
         """Args: directory: for data, files and logs; settings: more lines for every node's file."""
         self.directory = directory
-        self._lock, base = _claim_ports(nodes)
+        self._lock, base = claim_ports(nodes)
         self.nodes = [
             Node(f"n{i + 1}", base + i, base + 1000 + i, base + 2000 + i, directory / f"n{i + 1}")
             for i in range(nodes)
@@ -288,7 +288,7 @@ def _is_ready(node: Node) -> bool:
     return is_ours and status["is_ready"] and all(shard["leader"] for shard in status["shards"])
 
 
-def _claim_ports(nodes: int) -> tuple[Any, int]:
+def claim_ports(nodes: int) -> tuple[Any, int]:
     """A block of ports that nobody uses, locked for as long as the returned file is open."""
     for base in range(FIRST_PORT, FIRST_PORT + 1000, BLOCK):
         lock = open(Path(tempfile.gettempdir()) / f"warren-ports-{base}.lock", "wb")  # noqa: SIM115 - kept open

@@ -155,7 +155,9 @@ class CoreStatus:
         return [
             Metric("entries_applied", "Log entries applied, by group.", "counter", applied),
             Metric("shards_led", "Shards that this node leads.", "gauge", [({}, float(led))]),
-            Metric("snapshots_installed", "States taken over from other members.", "counter", [({}, installs)]),
+            Metric(
+                "snapshots_installed", "States taken over from other members.", "counter", [({}, installs)]
+            ),
         ]
 
     async def check_login(self, user: str, password: str) -> bool:

@@ -23,7 +23,7 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from integration.harness import HOST, READY_S_MAX, Cluster, Node, NotReady, _claim_ports
+from integration.harness import HOST, READY_S_MAX, Cluster, Node, NotReady, claim_ports
 
 ROOT = Path(__file__).parents[2]
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
@@ -143,7 +143,7 @@ class Containers(Cluster):
         self._prefix = new_name()
         self._client = client
         self._image = image
-        self._lock, base = _claim_ports(3)
+        self._lock, base = claim_ports(3)
         self.nodes = []
         self._volumes: list[Any] = []
         self._network = client.networks.create(self._prefix, driver="bridge", check_duplicate=True)

@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from integration.containers.engine import ROOT, new_name
-from integration.harness import _claim_ports, wait_for
+from integration.harness import claim_ports, wait_for
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -34,7 +34,7 @@ def tool() -> list[str]:
 def project(image: str) -> Iterator[tuple[str, int]]:
     """The name of a running project, and the AMQP port of its first node."""
     name = new_name()
-    lock, base = _claim_ports(3)
+    lock, base = claim_ports(3)
     ports = {f"WARREN_PORT_{kind}_{i}": str(base + shift + i - 1) for kind, shift in PORTS for i in (1, 2, 3)}
     compose = [*tool(), "-p", name, "-f", str(FILE)]
     environment = {**os.environ, **ports, "WARREN_IMAGE": image}

@@ -66,7 +66,7 @@ class Cluster:
         self.done: dict[tuple[int, int], list[int]] = {}
         self.number = 0
         self.world = World(seed, nodes, self._start)
-        for node, sim in self.world.nodes.items():
+        for sim in self.world.nodes.values():
             for group in GROUPS:
                 sim.disk.form(group, first_configuration(group, tuple(self.world.nodes), 3))
         self.world.on_turn.append(self._on_turn)
