@@ -150,6 +150,7 @@ class Frontend:
         """This node's epoch in `group` has ended, with its sessions there: their clients must start anew."""
         if group == METADATA_GROUP:
             self._shared.is_current = False
+        self._shared.ensured.clear()  # a creation may have ended with the epoch
         found: dict[int, Session] = {}
         for waiter in self._shared.tickets.take_group(group):
             waiter.abandoned()
@@ -185,6 +186,7 @@ class Frontend:
                 continue
             if chunks:
                 outputs.append(Write(conn, chunks))
+                session.sent(chunks)
             if amqp.closing:
                 del self._sessions[conn]
                 shared.stalled.pop(conn, None)

@@ -162,17 +162,21 @@ class Session:
         self.shared.pressure.release(self, size_bytes)
 
     def send_frames(self, channel: ChannelSession, frames: bytes) -> None:
-        """Send messages to the client.
-
-        What goes to a socket without room (basic.get-ok, basic.return) counts as handed in by the client: one
-        that asks and does not read is not read either.
-        """
+        """Send messages to the client."""
         channel.amqp.send_content(frames)
         self.room_bytes -= len(frames)
         self.touch()
-        if not self.writable:
-            self._unread_bytes += len(frames)
-            self.charge(len(frames))
+
+    def sent(self, chunks: list[bytes]) -> None:
+        """These go to the socket now.
+
+        What goes to one without room (answers, returned messages) counts as handed in by the client: one that
+        asks and does not read is not read either.
+        """
+        if not self.writable and not self.ended:
+            size_bytes = sum([len(chunk) for chunk in chunks])
+            self._unread_bytes += size_bytes
+            self.charge(size_bytes)
 
     def set_writable(self, *, is_writable: bool) -> None:
         """The socket has room again, or has none."""

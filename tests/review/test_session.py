@@ -62,3 +62,37 @@ def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
     broker.run()
     assert broker.frontend.open_tickets == 0
     assert broker.frontend.connection_count == 0
+
+
+def test_a_creation_that_ended_with_the_epoch_is_submitted_again() -> None:
+    """What was under way to a shard when the node's epoch ended never comes: messages would meet no queue."""
+    broker = Loopback()
+    bound_elsewhere(broker)
+    broker.run()
+    late = broker.topology.queue("/", "late")
+    assert late is not None
+    broker.held[late.group] = None
+    client = broker.connect().login().open()
+    client.publish("any", b"one", exchange="amq.fanout")
+    broker.drop_held(late.group)
+    broker.frontend.on_group_reset(late.group)
+    client = broker.connect().login().open()
+    client.call(m.ConfirmSelect(), m.ConfirmSelectOk)
+    client.publish("any", b"two", exchange="amq.fanout")
+    assert client.take_methods() == [m.BasicAck(1)]
+    assert broker.machines[late.group].counts(late.uid)[0] == 1
+
+
+def test_a_client_that_does_not_read_its_answers_is_not_read() -> None:
+    """Answers to small requests pile up as well as messages do."""
+    broker = Loopback(connection_bytes_max=10_000)
+    client = broker.connect().login().open()
+    broker.writable(client, is_writable=False)
+    for _ in range(2000):
+        if client.is_paused():
+            break
+        client.send(1, m.BasicQos(0, 1))
+    assert client.is_paused()
+    broker.writable(client, is_writable=True)
+    assert not client.is_paused()
+    assert broker.frontend.pending_bytes == 0

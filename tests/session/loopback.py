@@ -86,6 +86,11 @@ class Loopback:
         """A command of another node."""
         self._waiting.setdefault(group, []).append((OTHER_NODE, b"".join(parts)))
 
+    def drop_held(self, group: int) -> None:
+        """The node's epoch in a group ends: what was submitted and not applied never will be."""
+        del self.held[group]
+        self._waiting.pop(group, None)
+
     # The shell
 
     def connect(self, *, loopback: bool = True) -> Client:
