@@ -191,7 +191,7 @@ class Faults:
     def mend(self, node: int) -> None:
         """A node works again."""
         sim = self.world.nodes[node]
-        sim.sync_ms, sim.sync_fails, sim.doom = (0, 2), False, None
+        sim.sync_ms, sim.sync_fails, sim.doom = (0, 5), False, None
         self.world.resume(node)
         self.start(node)
 

@@ -53,7 +53,7 @@ RAFT: dict[str, tuple[int, ...]] = {
     "message_bytes_max": (1, 500, 1 << 20),
     "inflight_max": (1, 3, 256),
     "inflight_bytes_max": (1, 1_000, 16 << 20),
-    "uncommitted_bytes_max": (1, 2_000, 64 << 20),
+    "uncommitted_bytes_max": (2_000, 20_000, 64 << 20),
     "applying_bytes_max": (1, 2_000, 4 << 20),
 }
 
@@ -110,15 +110,16 @@ class Limits:
         limits.faults = {
             name: weight * rng.choice((0, 1, 1, 3)) for name, weight in FAULTS.items() if rng.random() < 0.6
         }
-        limits.fault_ms = rng.choice((20, 60, 150))
-        limits.actor_ms = rng.choice((5, 20, 50))
+        limits.fault_ms = rng.choice((10, 30, 80))
+        limits.actor_ms = rng.choice((10, 30, 80))
         limits.election_ticks = rng.choice((3, 5, 10))
         limits.heartbeat_ticks = 1 if limits.election_ticks < 5 else rng.choice((1, 2))
+        limits.frame_max = rng.choice((4_096, 131_072))
         limits.silent_ms_max = rng.choice((400, 1_000, 5_000))
         limits.run_bytes_max = rng.choice((1, 300, 256 * 1024))
         limits.output_bytes_max = rng.choice((1, 500, 1 << 20))
         limits.connection_bytes_max = rng.choice((400, 5_000, 8 << 20))
-        limits.request_timeout_ms = rng.choice((1_000, 10_000))
+        limits.request_timeout_ms = rng.choice((2_000, 10_000))
         return limits
 
     @contextmanager

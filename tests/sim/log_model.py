@@ -6,6 +6,7 @@ must have come to the same, and a client may be told of nothing that is not here
 
 import re
 import struct
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from cluster.types import Entry, EntryKind
@@ -25,6 +26,7 @@ class GroupModel:
     """A group's committed log."""
 
     terms: list[int] = field(default_factory=lambda: [0])  # by index
+    known_in: list[int] = field(default_factory=lambda: [0])  # by index: a term in which it was committed already
     origins: dict[int, tuple[int, int]] = field(default_factory=dict)
     streams: list[Streams] = field(default_factory=lambda: [()])  # by index: after that entry
     messages: dict[Message, int] = field(default_factory=dict)  # index of the entry that holds it
@@ -35,9 +37,14 @@ class GroupModel:
         """Highest index known to be committed."""
         return len(self.terms) - 1
 
-    def learn(self, group: int, entry: Entry) -> None:
-        """The next entry is committed."""
+    def committed_before(self, term: int) -> int:
+        """The highest index known to have been committed in an earlier term."""
+        return bisect_left(self.known_in, term) - 1
+
+    def learn(self, group: int, entry: Entry, term: int) -> None:
+        """The next entry is committed, as a node in `term` knows."""
         self.terms.append(entry.term)
+        self.known_in.append(max(term, self.known_in[-1]))
         if entry.kind == EntryKind.BATCH:
             node, epoch, seq = _HEADER.unpack_from(entry.data)
             known, expected = self.origins.get(node, (0, 0))

@@ -61,7 +61,10 @@ class RaftChecks:
 
     def _advertised(self, sim: SimNode, group: int, message: RequestVote) -> None:
         image, index = sim.disk.durable[group], message.last_log_index
-        if image.hard_state.term > message.term or index <= image.snapshot.index:
+        core: Any = sim.process
+        raft = core.host.groups[group].raft
+        is_stale = raft.role is not (Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE)
+        if is_stale or raft.term != message.term - message.pre or index <= image.snapshot.index:
             return
         if index > image.last or image.log[index].term != message.last_log_term:
             raise Violation("log of a candidate not durable", f"n{sim.id} g{group} advertises {index}")
@@ -141,7 +144,7 @@ class RaftChecks:
         if model.commit < log.first_index - 1:
             raise Violation("state machine safety", f"n{sim.id} g{gid} compacted what nobody committed")
         for index in range(model.commit + 1, log.commit + 1):
-            model.learn(gid, log.entries(index, index + 1, 1 << 30)[0])
+            model.learn(gid, log.entries(index, index + 1, 1 << 30)[0], group.raft.term)
         if not self.model.is_durable(gid, log.commit):
             raise Violation(
                 "commit without a majority",
@@ -185,8 +188,8 @@ class RaftChecks:
                 raise Violation("acknowledged, not durable", f"n{progress.id} g{gid} {match}")
 
     def _elected(self, sim: SimNode, group: Group) -> None:
-        """Nothing that was committed is missing (Raft 5.4); by log matching the last one is enough."""
+        """Nothing committed in earlier terms is missing (Raft 5.4); by log matching the last one is enough."""
         model, log = self.model.groups[group.id], group.raft.log
-        commit = model.commit
+        commit = model.committed_before(group.raft.term)
         if commit >= log.first_index - 1 and not log.matches(commit, model.terms[commit]):
             raise Violation("leader completeness", f"n{sim.id} g{group.id} lacks committed entry {commit}")

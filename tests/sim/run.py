@@ -58,6 +58,7 @@ class Run:
         self.groups: dict[str, int] = {}  # group of each durable queue
         self.replies: dict[str, str] = {}  # exclusive queues in use, by owner
         self.actors: list[Actor] = []
+        self.given_up: dict[int, None] = {}
         self.installs = 0
         self._numbers = 0
         self._keep_trace = keep_trace
@@ -119,9 +120,16 @@ class Run:
         world.on_step.append(self._check_touched)
         world.on_send.append(self.raft_checks.sent)
         world.on_crash.append(self.raft_checks.crashed)
+        world.on_crash.append(lambda sim: self._note_given_up(sim.id))
         # Before the clients hear of a turn: what they are told of must be known to be committed.
         world.on_turn.insert(0, lambda sim, turn: self._check_node(sim))
         world.on_turn.insert(0, self._count_installs)
+
+    def _note_given_up(self, node: int) -> None:
+        """Owners of exclusive queues that a node took for dead: it drops and confirms what is for them."""
+        for link in self.cluster.cores[node].host.links.values():
+            if link.stream.epoch & 0xFFFF:
+                self.given_up[link.owner] = None
 
     def _count_installs(self, _: SimNode, turn: object) -> None:
         self.installs += sum(1 for write in turn.writes if write.install is not None)  # type: ignore[attr-defined]
@@ -176,10 +184,11 @@ class Run:
         self._until(has_leaders, "leaders are elected")
         founders = [Founder(self, name) for name in names]
         self._until(lambda: all(founder.is_done for founder in founders), "the queues are declared")
-        topology = self.cluster.cores[1].topology
-        self._until(lambda: all(topology.queue("/", name) is not None for name in names), "they are known")
+        cores = self.cluster.cores
+        known = self.model.groups[0]
+        self._until(lambda: all(c.host.groups[0].applied == known.commit for c in cores.values()), "all know")
         for name in names:
-            record = topology.queue("/", name)
+            record = cores[1].topology.queue("/", name)
             assert record is not None
             self.groups[name] = record.group
 
@@ -225,7 +234,7 @@ class Run:
     def _calm(self) -> None:
         with self._step_of_its_own():
             self.faults.stop()
-        self.world.run(until_ms=self.world.now_ms + 1_000)
+        self.world.run(until_ms=self.world.now_ms + 300)
         for node in self.world.nodes:
             # Doomed before calm came, and ended in it.
             with self._step_of_its_own():
@@ -251,7 +260,7 @@ class Run:
                 for actor in self.actors
                 if isinstance(actor, Owner)
                 for queue, client in actor.lives
-                if client.is_open
+                if client.is_open and client.node not in self.given_up
             }
             return [
                 (queue, message)
@@ -260,6 +269,8 @@ class Run:
                 if queue in open_queues and (queue, message) not in self.history.delivered
             ]
 
+        for node in self.world.nodes:
+            self._note_given_up(node)
         for _ in range(40):
             if not missing():
                 return

@@ -41,7 +41,7 @@ class LinkRules:
         bytes_max: larger envelopes vanish (a network that loses large packets); None: no limit.
     """
 
-    delay_ms: tuple[int, int] = (0, 1)
+    delay_ms: tuple[int, int] = (0, 3)
     loss: int = 0
     double: int = 0
     cut: bool = False
@@ -59,7 +59,7 @@ class SimNode:
     paused: bool = False
     wall_ms: int = 0  # what its wall clock shows, against the world's time
     clock_ms: int = 0  # what the process goes by: the wall clock at its start, and never back since
-    sync_ms: tuple[int, int] = (0, 2)
+    sync_ms: tuple[int, int] = (0, 5)
     sync_fails: bool = False  # the next one will
     doom: int | None = None  # the process ends in its next turn, after so many of its writes, sends and outputs
     flush_planned: bool = False
