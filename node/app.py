@@ -206,7 +206,7 @@ class Node:
             heartbeat_s=config.heartbeat_s,
             message_size_bytes_max=config.message_size_bytes_max,
         )
-        sessions = SessionOptions(amqp, guest_is_remote="guest" not in config.loopback_users)
+        sessions = SessionOptions(amqp, loopback_users=config.loopback_users)
         chance = random.SystemRandom()
         return NodeCore(
             host,

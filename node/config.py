@@ -153,7 +153,9 @@ class Config(BaseSettings):
     election_timeout_ms: int = Field(
         1000, ge=50, le=100000, description="silence after which an election starts"
     )
-    session_grace_ms: int = Field(5000, ge=0, description="how long the sessions of a silent node are kept")
+    session_grace_ms: int = Field(
+        5000, ge=2000, description="how long the sessions of a silent node are kept; nodes speak every 500 ms"
+    )
 
     store_size_bytes_max: ByteSize = Field(
         ByteSize(256 << 30),

@@ -208,7 +208,7 @@ class Session:
                 raise AssertionError(msg)
 
     def _login(self, mechanism: str, user: str, password: str) -> None:
-        if user == "guest" and not self.is_loopback and not self.shared.options.guest_is_remote:
+        if user in self.shared.options.loopback_users and not self.is_loopback:
             self.login_result(None)
             return
         self.shared.outputs.append(CheckLogin(self.conn, mechanism, user, password))

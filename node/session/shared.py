@@ -27,7 +27,7 @@ class Options:
         node_bytes_max: the same for all connections together.
         output_bytes_max: frames built for one connection in one turn; deliveries beyond wait as references.
         request_timeout_ms: how long a request waits for a quorum.
-        guest_is_remote: True: user guest may come from other hosts too.
+        loopback_users: who may only come from this host.
     """
 
     amqp: "AmqpOptions"
@@ -35,7 +35,7 @@ class Options:
     node_bytes_max: int = 256 << 20
     output_bytes_max: int = 1 << 20
     request_timeout_ms: int = 10_000
-    guest_is_remote: bool = False
+    loopback_users: tuple[str, ...] = ("guest",)
 
 
 class Shared:

@@ -96,3 +96,18 @@ def test_a_client_that_does_not_read_its_answers_is_not_read() -> None:
     broker.writable(client, is_writable=True)
     assert not client.is_paused()
     assert broker.frontend.pending_bytes == 0
+
+
+def test_every_loopback_user_is_kept_to_this_host() -> None:
+    """The setting is a list: all of its users, not guest alone."""
+    broker = Loopback(loopback_users=("admin",))
+    add = topology_commands.add_user(0, "admin", b"s" * 16, b"h" * 32, ())
+    broker.submit(0, add)
+    broker.submit(0, topology_commands.set_permissions(0, "admin", "/", ".*", ".*", ".*"))
+    broker.run()
+    far = broker.connect(loopback=False).login(user="admin")
+    assert m.ConnectionOpenOk() not in far.take_methods()
+    near = broker.connect().login(user="admin")
+    assert m.ConnectionOpenOk() in near.take_methods()
+    guest = broker.connect(loopback=False).login()
+    assert m.ConnectionOpenOk() in guest.take_methods()
