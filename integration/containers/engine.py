@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 import urllib.request
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
 
@@ -203,10 +204,22 @@ def _serves(node: Node) -> bool:
 
 @contextlib.contextmanager
 def engine() -> Iterator[docker.DockerClient]:
-    """The engine of this machine; docker.errors.DockerException where none answers."""
+    """The engine of this machine; DockerException where none answers."""
+    _probe()
     client = docker.from_env(timeout=120)
     try:
         client.ping()
         yield client
     finally:
         client.close()
+
+
+def _probe() -> None:
+    """Connect once: the SDK leaves its socket open where nobody listens, which Python warns of."""
+    scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except OSError as error:
+                raise DockerException(f"{path}: {error.strerror}") from error
