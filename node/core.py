@@ -217,7 +217,10 @@ class NodeCore:
                 self._forget(group, uid)
 
     def _repair(self) -> None:
-        """As a shard's leader: create what the metadata has and the shard lacks, delete what it no longer has."""
+        """As a shard's leader: create what the metadata has and the shard lacks, delete what it no longer has.
+
+        In the own memory: delete what the metadata no longer has.
+        """
         self._leaving.clear()
         wanted: dict[int, list[QueueRecord]] = {gid: [] for gid in self.shards}
         for record in self.topology.queues():
@@ -242,3 +245,8 @@ class NodeCore:
             ]
             for parts in repairs[:REPAIRS_MAX]:
                 self.host.submit(gid, parts)
+        # The end of this node's own epoch takes its exclusive queues out of the metadata without a word to it.
+        memory = self._memory_machine.queue_uids()
+        gone = [uid for uid in memory if uid >> 16 <= known_index and self.topology.queue_by_uid(uid) is None]
+        for uid in gone[:REPAIRS_MAX]:
+            self._forget(self.host.memory.id, uid)
