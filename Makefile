@@ -45,10 +45,10 @@ house:
 	$(BIN)/python -m pytest -q tests/house
 
 sim: install ## run N simulated clusters (N=200) from SEED (SEED=1)
-	$(BIN)/python -m tests.sim --seed $(SEED) --count $(N) --jobs $$(nproc)
+	$(BIN)/python -m tests.sim --seed $(SEED) --count $(N) --mode both --jobs 2 --jobs $$(nproc)
 
 mutants: install ## plant bugs in Raft and the queue machine; the simulator must find each
-	$(BIN)/python -m tests.sim.mutants
+	$(BIN)/python -m tests.sim.hunt
 
 fuzz: install ## feed the codec and the connection core coverage-guided garbage for SECONDS_MAX
 	$(BIN)/python -m pip install --quiet '.[fuzz]'

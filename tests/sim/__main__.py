@@ -35,7 +35,9 @@ def tell(report: Report, mode: str, *, whole: bool) -> None:
     print(report.where, end="")
     if report.failure:
         print(f"seed {report.seed}: {report.failure}")
-        print(f"replay: python -m tests.sim --seed {report.seed} --events {report.events} --mode {mode} --trace")
+        print(
+            f"replay: python -m tests.sim --seed {report.seed} --events {report.events} --mode {mode} --trace"
+        )
 
 
 def seeds_of(text: str) -> Iterable[int]:

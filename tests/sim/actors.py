@@ -7,7 +7,15 @@ goes into the history.
 from typing import TYPE_CHECKING, Any
 
 from node.wire import methods
-from tests.amqp_client import ChannelGone, ClientEvent, Confirmed, ConnectionGone, ConnectionReady, Received, Replied
+from tests.amqp_client import (
+    ChannelGone,
+    ClientEvent,
+    Confirmed,
+    ConnectionGone,
+    ConnectionReady,
+    Received,
+    Replied,
+)
 from tests.sim.cluster import SimClient
 from tests.sim.history import Message
 
@@ -61,7 +69,9 @@ class Actor:
 
     def _connect(self) -> None:
         nodes = self.run.world.nodes
-        up = [node for node in self.nodes or nodes if nodes[node].process is not None and not nodes[node].paused]
+        up = [
+            node for node in self.nodes or nodes if nodes[node].process is not None and not nodes[node].paused
+        ]
         if up:
             self.is_open = False
             self.client = SimClient(self.run.cluster, self.rng.choice(up), self._on_event, self._on_gone)
@@ -138,7 +148,11 @@ class Publisher(Actor):
     """Publishes with confirms to routes that do not change."""
 
     def __init__(
-        self, run: "Run", name: str, routes: list[tuple[str, str, tuple[str, ...]]], nodes: tuple[int, ...] | None = None
+        self,
+        run: "Run",
+        name: str,
+        routes: list[tuple[str, str, tuple[str, ...]]],
+        nodes: tuple[int, ...] | None = None,
     ) -> None:
         """Args: routes: (exchange, routing key, queues that it leads to)."""
         super().__init__(run, name, nodes)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from cluster.ports import Compacted, GroupWrite, Unavailable
 from cluster.types import Configuration, Entry, HardState, SnapshotMeta
 
+FRESH = HardState(0, 0, 0)
+
 
 @dataclass(slots=True)
 class GroupImage:
     """What is stored of one group."""
 
     snapshot: SnapshotMeta
-    hard_state: HardState = HardState(0, 0, 0)
+    hard_state: HardState = FRESH
     compacted: int = 0
     compacted_term: int = 0
     last: int = 0

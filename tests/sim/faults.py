@@ -95,7 +95,9 @@ class Faults:
         self.world.break_link(node, other)
 
     def lossy_link(self, node: int) -> None:
-        rules = LinkRules((0, self.rng.choice((1, 5, 60))), self.rng.choice((0, 10, 60)), self.rng.choice((0, 20, 60)))
+        rules = LinkRules(
+            (0, self.rng.choice((1, 5, 60))), self.rng.choice((0, 10, 60)), self.rng.choice((0, 20, 60))
+        )
         self._set_rules(node, rules)
 
     def slow_link(self, node: int) -> None:

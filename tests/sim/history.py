@@ -63,9 +63,13 @@ class History:
         self.confirmed[message] = None
         for queue in self.targets[message]:
             if queue not in self.memory_queues and not self.is_known(queue, message):
-                raise Violation("confirm before commit", f"{message} is not on a majority of disks for {queue}")
+                raise Violation(
+                    "confirm before commit", f"{message} is not on a majority of disks for {queue}"
+                )
 
-    def deliver(self, consumer: int, queue: str, body: bytes, *, redelivered: bool, is_current: bool) -> Message:
+    def deliver(
+        self, consumer: int, queue: str, body: bytes, *, redelivered: bool, is_current: bool
+    ) -> Message:
         """The broker delivered to a consumer (a number that is never used twice).
 
         Args:
@@ -75,7 +79,9 @@ class History:
         channel, _, rest = body[1:].partition(b":")
         number, _, _ = rest.partition(b">")
         message = (int(channel), int(number))
-        require(message in self.targets and queue in self.targets[message], "unexpected", f"{message} in {queue}")
+        require(
+            message in self.targets and queue in self.targets[message], "unexpected", f"{message} in {queue}"
+        )
         require(len(body) == self.sizes[message], "body is cut", f"{message} has {len(body)} bytes")
         if queue not in self.memory_queues and not self.is_known(queue, message):
             raise Violation("delivered before commit", f"{message} of {queue}")

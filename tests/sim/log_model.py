@@ -26,7 +26,9 @@ class GroupModel:
     """A group's committed log."""
 
     terms: list[int] = field(default_factory=lambda: [0])  # by index
-    known_in: list[int] = field(default_factory=lambda: [0])  # by index: a term in which it was committed already
+    known_in: list[int] = field(
+        default_factory=lambda: [0]
+    )  # by index: a term in which it was committed already
     origins: dict[int, tuple[int, int]] = field(default_factory=dict)
     streams: list[Streams] = field(default_factory=lambda: [()])  # by index: after that entry
     messages: dict[Message, int] = field(default_factory=dict)  # index of the entry that holds it
@@ -64,7 +66,9 @@ class GroupModel:
             if number == before:
                 raise Violation("message twice in the log", f"({channel}, {number}) in group {group}")
             if number < before:
-                raise Violation("out of order", f"({channel}, {number}) after {before} in the log of group {group}")
+                raise Violation(
+                    "out of order", f"({channel}, {number}) after {before} in the log of group {group}"
+                )
             self.last[channel] = number
             self.messages[channel, number] = entry.index
 

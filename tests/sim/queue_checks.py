@@ -33,7 +33,8 @@ class QueueChecks:
         streams = tuple(sorted((node, *stream) for node, stream in group.origins._streams.items()))
         if streams != model.streams[group.applied]:
             raise Violation(
-                "origin streams", f"n{sim.id} g{group.id} {group.applied}: {streams}, not {model.streams[group.applied]}"
+                "origin streams",
+                f"n{sim.id} g{group.id} {group.applied}: {streams}, not {model.streams[group.applied]}",
             )
         machine: Any = group.machine
         state = state_of(machine)
@@ -44,7 +45,9 @@ class QueueChecks:
             count = self._changes[key] = self._changes.get(key, 0) + 1
             for consumer, _ in machine._consumers.values():
                 if consumer.attached and consumer.unacked > consumer.window:
-                    raise Violation("prefetch", f"n{sim.id} g{group.id} {consumer.key} holds {consumer.unacked}")
+                    raise Violation(
+                        "prefetch", f"n{sim.id} g{group.id} {consumer.key} holds {consumer.unacked}"
+                    )
             if count % AUDIT_EVERY == 0:
                 audit(f"n{sim.id} g{group.id}", machine)
 
@@ -77,7 +80,10 @@ def audit(who: str, machine: QueueMachine) -> None:
                 raise Violation("counts", f"{who} {consumer.key} holds {count}, says {consumer.unacked}")
             held += count
         if (ready, held) != (queue.ready_count, queue.unacked_count):
-            raise Violation("counts", f"{who} queue {uid}: {ready}, {held}, not {queue.ready_count}, {queue.unacked_count}")
+            raise Violation(
+                "counts",
+                f"{who} queue {uid}: {ready}, {held}, not {queue.ready_count}, {queue.unacked_count}",
+            )
         if queue.attached_count != sum(consumer.attached for consumer in queue.consumers.values()):
             raise Violation("counts", f"{who} queue {uid}: {queue.attached_count} attached")
         for index, _, _ in seen:

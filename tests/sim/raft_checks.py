@@ -25,9 +25,13 @@ class RaftChecks:
         self.model = model
         self.leaders: dict[tuple[int, int], int] = {}  # (group, term): leader
         self._votes: dict[tuple[int, int, int], int] = {}  # (group, voter, term): candidate
-        self._entries: dict[tuple[int, int, int], tuple[Entry, int]] = {}  # (group, index, term): it, term before
+        self._entries: dict[
+            tuple[int, int, int], tuple[Entry, int]
+        ] = {}  # (group, index, term): it, term before
         self._marks: dict[tuple[int, int], Mark] = {}  # (node, group): what was seen last
-        self._tails: dict[tuple[int, int], tuple[int, int]] = {}  # (node, group): last (index, term) looked at
+        self._tails: dict[
+            tuple[int, int], tuple[int, int]
+        ] = {}  # (node, group): last (index, term) looked at
         self._terms: dict[tuple[int, int], int] = {}  # (node, group): highest durable term
         self._term_votes: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -54,7 +58,9 @@ class RaftChecks:
     def _vote(self, sim: SimNode, group: int, term: int, candidate: int) -> None:
         before = self._votes.setdefault((group, sim.id, term), candidate)
         if before != candidate:
-            raise Violation("two votes", f"n{sim.id} g{group} votes for {before} and {candidate} in term {term}")
+            raise Violation(
+                "two votes", f"n{sim.id} g{group} votes for {before} and {candidate} in term {term}"
+            )
         hard_state = sim.disk.durable[group].hard_state
         if hard_state.term <= term and (hard_state.term, hard_state.vote) != (term, candidate):
             raise Violation("vote not durable", f"n{sim.id} g{group} for n{candidate} in term {term}")
@@ -107,7 +113,9 @@ class RaftChecks:
             raise Violation("commit past the end", f"{who}: {log.commit} of {log.last_index}")
         installing = log.installing is not None or log.pending_snapshot is not None
         if not installing and log.applied > min(log.commit, log.persisted):
-            raise Violation("applied too early", f"{who}: {log.applied}, {log.commit} committed, {log.persisted} durable")
+            raise Violation(
+                "applied too early", f"{who}: {log.applied}, {log.commit} committed, {log.persisted} durable"
+            )
         if raft.term < sim.disk.images[group.id].hard_state.term:
             raise Violation("term falls", f"{who} is behind its disk")
 
@@ -158,7 +166,9 @@ class RaftChecks:
             if image.last < log.persisted:
                 raise Violation("persisted ahead of the disk", f"n{sim.id} g{group.id} {log.persisted}")
             if image.log[log.persisted].term != log.term(log.persisted):
-                raise Violation("persisted vouches for another entry", f"n{sim.id} g{group.id} {log.persisted}")
+                raise Violation(
+                    "persisted vouches for another entry", f"n{sim.id} g{group.id} {log.persisted}"
+                )
         term, vote = image.hard_state.term, image.hard_state.vote
         if term < self._terms.get(key, 0):
             raise Violation("term falls", f"n{sim.id} g{group.id} on its disk")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from node.broker.errors import UnknownCommand
 from tests.sim.actors import Actor, Consumer, Founder, Owner, Publisher, Purger, Replier
 from tests.sim.cluster import SimClient, SimCluster
 from tests.sim.declarer import Declarer
@@ -22,6 +23,8 @@ from tests.sim.world import SimNode
 EVENTS = 2_000
 PATIENCE_MS = 90_000
 """Virtual time in which a healthy cluster must come to rest, or serve a client; far more than it ever needs."""
+NEWER_EVERY = 4
+"""Every so many seeds end with a command from a newer version, at which nodes must halt."""
 ELECTIONS_MAX = 30
 """Election timeouts within which a quorum in good health must serve."""
 
@@ -47,7 +50,9 @@ class Report:
 class Run:
     """See the module. `execute` runs it to the end or to the first violation."""
 
-    def __init__(self, seed: int, events: int = EVENTS, mode: str = "safety", *, keep_trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, events: int = EVENTS, mode: str = "safety", *, keep_trace: bool = False
+    ) -> None:
         """Args: mode: safety, or liveness: from half of the events on a quorum is well and must serve."""
         self.seed, self.events, self.mode = seed, events, mode
         self.rng = rng = random.Random(seed)
@@ -250,6 +255,19 @@ class Run:
         for node, core in self.cluster.cores.items():
             for machine in (*core.shards.values(), core._memory_machine):
                 audit(f"n{node}", machine)
+        if self.seed % NEWER_EVERY == 0:
+            self._submit_newer()
+
+    def _submit_newer(self) -> None:
+        """A command of a kind that this version does not know stops whoever would have to apply it."""
+        core = self.cluster.cores[1]
+        core.host.submit(1, (b"\xfa\0\0\0\0",))
+        self.world.wake(self.world.nodes[1])
+        try:
+            self.world.run(until_ms=self.world.now_ms + 5_000)
+        except UnknownCommand:
+            return
+        raise Violation("newer command passed over", "nobody stopped at it")
 
     def _check_exclusive_queues(self) -> None:
         """What was confirmed for a queue whose owner is still connected has reached the owner."""
@@ -279,7 +297,7 @@ class Run:
 
     def _drain(self) -> dict[str, int]:
         """Consume from every node until every queue is empty everywhere; returns what was found of each."""
-        before = {key for key in self.history.acked}
+        before = set(self.history.acked)
         drains = [
             Consumer(self, f"drain{node}-{queue}", queue, mode="drain", nodes=(node,))
             for node in self.world.nodes

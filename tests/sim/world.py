@@ -61,7 +61,9 @@ class SimNode:
     clock_ms: int = 0  # what the process goes by: the wall clock at its start, and never back since
     sync_ms: tuple[int, int] = (0, 5)
     sync_fails: bool = False  # the next one will
-    doom: int | None = None  # the process ends in its next turn, after so many of its writes, sends and outputs
+    doom: int | None = (
+        None  # the process ends in its next turn, after so many of its writes, sends and outputs
+    )
     flush_planned: bool = False
     syncing: bool = False
     inbox: list[Callable[[], None]] = field(default_factory=list)  # what came while it stood still
