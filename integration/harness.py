@@ -198,12 +198,15 @@ class Cluster:
     def wait_ready(self, nodes: list[Node] | None = None, timeout_s: float = READY_S_MAX) -> None:
         """Wait until the nodes serve and know a leader of every group."""
         deadline = time.monotonic() + timeout_s
-        for node in nodes or self.nodes:
+        wanted = nodes or self.nodes
+        for node in wanted:
             while not _is_ready(node):
-                if not node.is_running:
-                    raise NotReady(f"{node.name} ended:\n{node.log()[-2000:]}")
+                ended = next((each for each in wanted if not each.is_running), None)
+                if ended is not None:
+                    raise NotReady(f"{ended.name} ended:\n{ended.log()[-2000:]}")
                 if time.monotonic() > deadline:
-                    raise NotReady(f"{node.name} is not ready after {timeout_s:.0f} s:\n{node.log()[-2000:]}")
+                    logs = "\n".join(f"{each.name}: {each.log()[-2000:]}" for each in self.nodes)
+                    raise NotReady(f"{node.name} is not ready after {timeout_s:.0f} s; {_seen(node)}\n{logs}")
                 time.sleep(0.05)
 
     def group_of(self, queue: str) -> int:
@@ -277,6 +280,17 @@ def temporary_directory() -> Iterator[Path]:
 def _shard(status: dict[str, Any], group: int) -> dict[str, Any]:
     found: dict[str, Any] = next(shard for shard in status["shards"] if shard["group"] == group)
     return found
+
+
+def _seen(node: Node) -> str:
+    """What a node knows of the others, for a message."""
+    try:
+        status = node.status()
+    except OSError as error:
+        return f"it does not answer: {error}"
+    up = [member["name"] for member in status["members"] if member["is_up"]]
+    leaderless = [shard["group"] for shard in status["shards"] if not shard["leader"]]
+    return f"up: {up}; without leader: {leaderless}"
 
 
 def _is_ready(node: Node) -> bool:
