@@ -144,12 +144,13 @@ class Frontend:
 
     def on_barrier(self, ticket: int) -> None:
         """The replica is current, as `NodePort.barrier` was asked."""
-        self._shared.tickets.answer(ticket, None)
+        if not self._shared.catch_up.passed(ticket):
+            self._shared.tickets.answer(ticket, None)
 
     def on_group_reset(self, group: int) -> None:
         """This node's epoch in `group` has ended, with its sessions there: their clients must start anew."""
         if group == METADATA_GROUP:
-            self._shared.is_current = False
+            self._shared.catch_up.begin_anew()
         self._shared.ensured.clear()  # a creation may have ended with the epoch
         found: dict[int, Session] = {}
         for waiter in self._shared.tickets.take_group(group):

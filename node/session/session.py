@@ -21,7 +21,6 @@ from node.amqp.events import (
 from node.broker import commands, topology_commands
 from node.errors import AmqpError
 from node.session.channel import ChannelSession
-from node.session.opening import Opening
 from node.session.ports import CheckLogin
 from node.session.publish import RUN_BYTES
 
@@ -118,6 +117,7 @@ class Session:
         self.stalled.clear()
         self.set_writable(is_writable=True)
         self.shared.pressure.forget(self)
+        self.shared.catch_up.forget(self)
         for channel in list(self.channels.values()):
             channel.gone = True
             channel.close()
@@ -131,6 +131,7 @@ class Session:
         self.stalled.clear()
         self.set_writable(is_writable=True)
         self.shared.pressure.forget(self)
+        self.shared.catch_up.forget(self)
         for channel in list(self.channels.values()):
             channel.leave()
         self._finish()
@@ -214,10 +215,7 @@ class Session:
         self.shared.outputs.append(CheckLogin(self.conn, mechanism, user, password))
 
     def _open(self, vhost: str) -> None:
-        if self.shared.is_current:
-            self.enter(vhost)
-        else:
-            Opening(self, vhost).ask()
+        self.shared.catch_up.open(self, vhost)
 
     def enter(self, vhost: str) -> None:
         """Let the client into a vhost, or close the connection."""

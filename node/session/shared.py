@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from node.session.locator import Locator
+from node.session.opening import CatchUp
 from node.session.ports import NodePort, Output
 from node.session.pressure import Pressure
 from node.session.tickets import Tickets
@@ -42,14 +43,14 @@ class Shared:
     """One per node; see the module."""
 
     __slots__ = (
-        "consumers", "dirty", "ensured", "is_current", "locator", "node", "options", "outputs", "pressure", "stalled",
+        "catch_up", "consumers", "dirty", "ensured", "locator", "node", "options", "outputs", "pressure", "stalled",
         "tickets",
     )  # fmt: skip
 
     def __init__(self, options: Options, node: NodePort) -> None:
         self.options = options
         self.node = node
-        self.is_current = False  # the metadata here has caught up since the start of the node or of its epoch
+        self.catch_up = CatchUp(node)
         self.outputs: list[Output] = []
         self.tickets = Tickets(node, options.request_timeout_ms)
         self.pressure = Pressure(options.connection_bytes_max, options.node_bytes_max, self.outputs)

@@ -64,6 +64,22 @@ def test_a_client_that_leaves_while_it_waits_leaves_nothing() -> None:
     assert broker.frontend.connection_count == 0
 
 
+def test_clients_that_come_again_and_again_cost_a_minority_nothing() -> None:
+    """A node without a majority asks for its metadata once, however many clients wait for it."""
+    broker = Loopback()
+    broker.held[0] = None
+    for _ in range(20):
+        broker.lose(broker.connect().login())
+    client = broker.connect().login()
+    assert broker.barriers_waiting == 1
+    broker.drop_barriers()
+    broker.frontend.on_group_reset(0)
+    assert broker.barriers_waiting == 1
+    del broker.held[0]
+    broker.run()
+    assert m.ConnectionOpenOk() in client.take_methods()
+
+
 def test_a_creation_that_ended_with_the_epoch_is_submitted_again() -> None:
     """What was under way to a shard when the node's epoch ended never comes: messages would meet no queue."""
     broker = Loopback()

@@ -91,6 +91,15 @@ class Loopback:
         del self.held[group]
         self._waiting.pop(group, None)
 
+    @property
+    def barriers_waiting(self) -> int:
+        """How many have been asked for and have not passed."""
+        return len(self._barriers)
+
+    def drop_barriers(self) -> None:
+        """The node's epoch ends: no barrier passes that was asked for in it."""
+        self._barriers.clear()
+
     # The shell
 
     def connect(self, *, loopback: bool = True) -> Client:
