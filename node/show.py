@@ -1,5 +1,6 @@
 """`warren status`: asks a node over HTTP and prints tables for a person, or the JSON as it came."""
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -54,8 +55,10 @@ def fetch(url: str, path: str, *, timeout_s: float) -> Json:
             raise StartupError(
                 f"{where}{path}: {error.code} {error.read(200).decode('utf-8', 'replace').strip()}"
             ) from error
-    except (OSError, ValueError) as error:
-        raise StartupError(f"no node answers at {where}: {getattr(error, 'reason', error)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # Whatever answers on the port: what it says may end with a line feed.
+        reason = str(getattr(error, "reason", error)).strip()
+        raise StartupError(f"no node answers at {where}: {reason}") from error
 
 
 def render(status: Json) -> str:

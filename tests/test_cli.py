@@ -1,5 +1,7 @@
 """The command: exit codes, and one line on standard error."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,23 @@ def test_bad_usage_gives_one_line_and_two(
 def test_nobody_answers_gives_one_line_and_one(capsys: pytest.CaptureFixture[str]) -> None:
     code, error = run(capsys, "status", "--http", "127.0.0.1:1")
     assert (code, error.partition(": [")[0]) == (1, "warren: no node answers at http://127.0.0.1:1")
+
+
+def test_something_else_answers_gives_one_line_and_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """A client may even reach itself, where it is given the very port that it asks for."""
+
+    def echo() -> None:
+        client, _ = server.accept()
+        with client:
+            client.sendall(client.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=echo)
+        thread.start()
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        code, error = run(capsys, "status", "--http", where)
+        thread.join()
+    assert (code, error) == (1, f"warren: no node answers at http://{where}: GET /status HTTP/1.1")
 
 
 def test_dev_with_another_number_of_nodes_is_refused(
