@@ -54,8 +54,8 @@ fuzz: install ## feed the codec and the connection core coverage-guided garbage 
 	$(BIN)/python -m pip install --quiet '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_MAX)
 
-bench: install ## the benchmark of record
-	$(BIN)/python -m bench
+bench: install ## the benchmark of record; ARGS="--quick --against rabbitmq" and more, see docs/performance.md
+	$(BIN)/python -m bench $(ARGS)
 
 proto: install ## generate cluster/wire from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/cluster/wire/*.proto

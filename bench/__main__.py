@@ -5,6 +5,7 @@ python -m bench [--only NAME,...] [--quick] [--rounds 5] [--against rabbitmq|HOS
 
 import argparse
 import contextlib
+import signal
 import sys
 from datetime import UTC, datetime
 
@@ -24,8 +25,12 @@ def main() -> int:
     if unknown:
         print(f"bench: no workload is called {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
+    # Clusters that were started here must end with us, however we are told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return _run(options, plan)
+    except KeyboardInterrupt:
+        return 130
     except (ClusterError, LoadError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

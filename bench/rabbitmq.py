@@ -19,9 +19,9 @@ from typing import Self
 
 from bench.clusters import SCRATCH, ClusterError
 
-AMQP_PORT = 45681
-DIST_PORT = 45781
-EPMD_PORT = 45671
+AMQP_PORT = 26440
+DIST_PORT = 26450
+EPMD_PORT = 26460
 NODES = 3
 USER = "rabbitmq"
 START_S_MAX = 120

@@ -1,5 +1,9 @@
-"""Figures as a table for the terminal, as JSON, and as the generated part of docs/performance.md."""
+"""Figures as a table for the terminal, as JSON, and as the generated part of docs/performance.md.
 
+python -m bench.report FILE...      publishes saved results; what several files have is taken from the last
+"""
+
+import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,13 +14,14 @@ from bench import svg
 from bench.comparison import Results, Series, Verdict, verdicts
 from bench.growth import Row
 from bench.machine import ROOT
-from bench.workloads import Plan, Workload
+from bench.workloads import WORKLOADS, Plan, Workload
 
 RESULTS = ROOT / "bench/results"
 PAGE = ROOT / "docs/performance.md"
 PLOTS = ROOT / "docs/performance"
 BEGIN = "<!-- written by `python -m bench --publish`: begin -->"
 END = "<!-- end -->"
+PARTS = ("workloads", "growth", "micro")
 FIGURES = {"rate": "rate", "p50_ms": "p50", "p99_ms": "p99"}
 
 Cells = list[list[str]]
@@ -180,6 +185,16 @@ def publish(document: dict[str, Any], workloads: Sequence[Workload]) -> None:
     PAGE.write_text(replaced(PAGE.read_text(), "\n\n".join(parts)))
 
 
+def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document of several; machine and plan are the first one's."""
+    first, *others = documents
+    whole = {**first, **{part: dict(first[part]) for part in PARTS}}
+    for document in others:
+        for part in PARTS:
+            whole[part].update(document[part])
+    return whole
+
+
 def replaced(page: str, generated: str) -> str:
     """The page with a new generated part."""
     before, _, rest = page.partition(BEGIN)
@@ -190,10 +205,22 @@ def replaced(page: str, generated: str) -> str:
 def _provenance(document: dict[str, Any]) -> str:
     machine, plan = document["machine"], document["plan"]
     dirty = " with changes" if machine["is_dirty"] else ""
+    warning = "**A quick look on a machine in use: no figures of record.** " if plan["quick"] else ""
     return (
-        f"Taken {machine['taken']} at commit {machine['commit']}{dirty}: {machine['cores']} cores "
+        f"{warning}Taken {machine['taken']} at commit {machine['commit']}{dirty}: {machine['cores']} cores "
         f"({machine['processor']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, Python "
         f"{machine['python']}; {plan['rounds']} rounds of {plan['seconds']:g} s, load average "
         f"{machine['load_before']:.1f} at the start. Figures are medians; the spread is (largest - smallest) / "
         "median of the rounds, and a ratio stands with the smallest and largest of its rounds."
     )
+
+
+def main() -> None:
+    """Publish what was saved."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description="write docs/performance.md")
+    parser.add_argument("files", nargs="+", type=Path, help="saved results")
+    publish(merged([json.loads(file.read_text()) for file in parser.parse_args().files]), WORKLOADS)
+
+
+if __name__ == "__main__":
+    main()

@@ -360,8 +360,12 @@ static bool is_complete(Totals sum) {
 /* Until everything is confirmed and consumed, or for `seconds`. */
 static void wait_until_complete(double seconds) {
     int64_t end = now_ns() + (int64_t)(seconds * 1e9);
-    while (now_ns() < end && !(is_complete(totals()) && (is_stopping || totals().published >= settings.count)))
+    while (now_ns() < end) {
+        Totals sum = totals();
+        bool is_published = is_stopping || settings.producers == 0 || sum.published >= settings.count;
+        if (is_published && is_complete(sum)) return;
         sleep_s(0.001);
+    }
 }
 
 static void start(Worker *workers) {

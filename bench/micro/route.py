@@ -1,7 +1,8 @@
 """What finding the queues of a run costs: python -m bench.micro.route.
 
-`first`: a new key each time where the exchange allows it; `again`: the same key again and again. A channel asks only for keys that it has
-not used since the topology changed (node/session/publish.py); what it knows costs a dict look-up.
+`first`: a new key each time where the exchange allows it; `again`: the same key again and again. A channel
+asks only for keys that it has not used since the topology changed (node/session/publish.py); what it knows
+costs a dict look-up.
 """
 
 from collections.abc import Iterator

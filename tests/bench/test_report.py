@@ -72,6 +72,15 @@ def test_what_is_saved_can_be_read_again() -> None:
     assert rows == growth
 
 
+def test_results_of_several_runs_are_put_together() -> None:
+    one = report.as_json({"commit": "a"}, Plan(), RESULTS, {}, {"codec": "old"})
+    other = report.as_json({"commit": "b"}, Plan(), {}, {"idle": [Row("cpu", 1.5)]}, {"codec": "new"})
+    whole = report.merged([one, other])
+    assert whole["machine"] == {"commit": "a"}
+    assert list(whole["workloads"]) == ["fast", "far"] and list(whole["growth"]) == ["idle"]
+    assert whole["micro"] == {"codec": "new"} and one["micro"] == {"codec": "old"}
+
+
 def test_only_the_generated_part_of_the_page_changes() -> None:
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
     once = report.replaced(page, "new")
