@@ -14,11 +14,12 @@ WRITE_BUFFER_BYTES_MAX = 1 << 20
 class ClientSocket(asyncio.Protocol):
     """asyncio's side of one connection."""
 
-    __slots__ = ("_listener", "_transport", "conn", "is_paused")
+    __slots__ = ("_is_ending", "_listener", "_transport", "conn", "is_paused")
 
     def __init__(self, listener: "Listener", conn: int) -> None:
         self._listener = listener
         self._transport: asyncio.Transport | None = None
+        self._is_ending = False  # True: the end of the stream is sent, what still comes is dropped
         self.conn = conn
         self.is_paused = False
 
@@ -32,6 +33,8 @@ class ClientSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The client sent bytes."""
+        if self._is_ending:
+            return
         self._listener.received(self.conn, data)
 
     def pause_writing(self) -> None:
@@ -52,12 +55,14 @@ class ClientSocket(asyncio.Protocol):
 
     def write(self, chunks: list[bytes]) -> None:
         """Send chunks in order, with one system call where that is possible."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._is_ending and not self._transport.is_closing():
             self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def pause_reading(self) -> None:
         """Read no more for now."""
-        if self._transport is not None and not self.is_paused and not self._transport.is_closing():
+        if self.is_paused or self._is_ending or self._transport is None:
+            return
+        if not self._transport.is_closing():
             self.is_paused = True
             self._transport.pause_reading()
 
@@ -68,9 +73,16 @@ class ClientSocket(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close when all is sent."""
-        if self._transport is not None:
-            self._transport.close()
+        """Send the end of the stream after all else, and close once the client has closed too.
+
+        Frames that the client had under way when it said goodbye are read and dropped: a socket closed with
+        bytes unread is reset, and a reset may take close-ok from the client.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return
+        self.resume_reading()
+        self._is_ending = True
+        self._transport.write_eof()
 
     def abort(self) -> None:
         """Close at once."""

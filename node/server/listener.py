@@ -10,7 +10,7 @@ from node.session.frontend import Frontend
 from node.session.ports import CheckLogin, Close, Output, PauseReading, ResumeReading, Write
 
 LINGER_S = 5.0
-"""A closed connection whose client does not read what was sent is cut after this long."""
+"""A closed connection whose client does not read what was sent, or does not close, is cut after this long."""
 
 
 class Listener:

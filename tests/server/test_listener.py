@@ -71,8 +71,30 @@ async def _bytes_go_both_ways() -> None:
     assert server.logins == [login]
     server.listener.carry_out([Write(1, [b"bye"]), Close(1)])
     assert await reader.read() == b"bye"
-    await server.until(lambda: ("disconnect", 1) in server.frontend.calls)
     writer.close()
+    await server.until(lambda: ("disconnect", 1) in server.frontend.calls)
+    server.listener.close()
+
+
+async def _frames_behind_the_goodbye_reset_nothing() -> None:
+    """A client may have more to send than its connection.close; it still reads the answer and a clean end."""
+    server = Server()
+    await server.listener.start(server.socket)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"close")
+    await server.until(lambda: server.frontend.received == b"close")
+    server.listener.carry_out(
+        [PauseReading(1), Write(1, [b"close-ok"]), Close(1), PauseReading(1), Write(1, [b"no"])]
+    )
+    await asyncio.sleep(0.05)
+    for _ in range(64):
+        writer.write(b"x" * 65536)
+        await writer.drain()
+    assert await reader.read() == b"close-ok"
+    assert server.frontend.received == b"close"
+    assert ("disconnect", 1) not in server.frontend.calls
+    writer.close()
+    await server.until(lambda: ("disconnect", 1) in server.frontend.calls)
     server.listener.close()
 
 
@@ -123,6 +145,7 @@ async def _connections_are_bounded() -> None:
 
 SCENARIOS = [
     _bytes_go_both_ways,
+    _frames_behind_the_goodbye_reset_nothing,
     _slow_clients_are_told_of,
     _paused_reading_holds_bytes_back,
     _connections_are_bounded,
