@@ -25,16 +25,13 @@ from node.errors import (
 )
 from node.wire.codec import ACK, BODY, HEADER, METHOD, PUBLISH, Item
 from node.wire.methods import (
-    AccessRequestOk,
     BasicAck,
     BasicNack,
     BasicReject,
     ChannelClose,
     ChannelCloseOk,
     ChannelFlow,
-    ChannelFlowOk,
     ConfirmSelect,
-    ConfirmSelectOk,
     Method,
     decode_method,
     method_frame,
@@ -311,7 +308,7 @@ class Channel:
             raise _about(error, method_id) from None
 
     def _answer(self, method: Method, events: list[Event]) -> None:
-        """Methods that need no session."""
+        """Methods whose effect is here. What the client waits for is said by the session, in its turn."""
         if isinstance(method, BasicAck):
             self._receive_ack(method.delivery_tag, method.delivery_tag, method.multiple, events)
         elif isinstance(method, BasicReject):
@@ -323,15 +320,12 @@ class Channel:
         elif isinstance(method, ConfirmSelect):
             if self._confirms is None:
                 self._confirms = Confirms(self.number)
-            if not method.no_wait:
-                self.send(ConfirmSelectOk())
-        elif isinstance(method, ChannelFlow):
-            if not method.active:
+            events.append(Request(self, method))
+        else:
+            if isinstance(method, ChannelFlow) and not method.active:
                 msg = "active=false"
                 raise AmqpNotImplemented(msg)
-            self.send(ChannelFlowOk(active=True))
-        else:
-            self.send(AccessRequestOk(1))
+            events.append(Request(self, method))
 
     def _receive_close(self, events: list[Event]) -> None:
         self._write_confirms()

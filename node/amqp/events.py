@@ -123,6 +123,9 @@ class Settle:
 class Request:
     """Any other method of a channel: exchange.*, queue.*, basic.qos/consume/cancel/get/recover/recover-async.
 
+    Also confirm.select, channel.flow and access.request, whose effect, if any, has taken place: their answers
+    must not overtake those to what the client sent before, a basic.return for example.
+
     The session answers with `channel.send`, or not at all where the method says no-wait.
     """
 

@@ -12,10 +12,28 @@ from node.wire import methods
 if TYPE_CHECKING:
     from node.session.channel import ChannelSession
 
+
+def _confirm_select(channel: "ChannelSession", method: methods.ConfirmSelect) -> None:
+    if not method.no_wait:
+        channel.send(methods.ConfirmSelectOk())
+
+
+def _flow(channel: "ChannelSession", method: methods.ChannelFlow) -> None:
+    channel.send(methods.ChannelFlowOk(active=method.active))
+
+
+def _access(channel: "ChannelSession", _method: methods.AccessRequest) -> None:
+    """Tickets are of AMQP 0-8; the number means nothing."""
+    channel.send(methods.AccessRequestOk(1))
+
+
 _AT_ONCE: dict[type[methods.Method], Callable[..., None]] = {
     methods.BasicQos: consume.qos,
     methods.BasicRecover: consume.recover,
     methods.BasicRecoverAsync: consume.recover,
+    methods.ConfirmSelect: _confirm_select,
+    methods.ChannelFlow: _flow,
+    methods.AccessRequest: _access,
 }
 _SCRIPTS: dict[type[methods.Method], Callable[..., Script]] = {
     methods.ExchangeDeclare: declare.exchange_declare,

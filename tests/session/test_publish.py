@@ -44,6 +44,25 @@ def test_mandatory_message_without_queue_is_returned_before_its_confirm() -> Non
     assert m.BasicAck(1, multiple=False) == ack.method
 
 
+def test_return_comes_before_the_answers_to_what_was_sent_after_the_message() -> None:
+    broker = Loopback()
+    client = _ready(broker, confirms=False)
+    broker.held[0] = None
+    client.publish("nowhere", b"lost", mandatory=True)
+    client.send(1, m.ConfirmSelect(), m.ChannelFlow(active=True), m.AccessRequest())
+    client.publish("q", b"counted")
+    assert client.take() == []
+    del broker.held[0]
+    broker.run()
+    assert client.take_methods() == [
+        m.BasicReturn(312, "NO_ROUTE", "", "nowhere"),
+        m.ConfirmSelectOk(),
+        m.ChannelFlowOk(active=True),
+        m.AccessRequestOk(1),
+        m.BasicAck(1, multiple=False),
+    ]
+
+
 def test_unroutable_message_waits_for_the_metadata_and_so_do_later_ones() -> None:
     """A binding that was committed elsewhere must count; the order of a channel's messages stays."""
     broker = Loopback()
