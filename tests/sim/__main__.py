@@ -36,7 +36,8 @@ def tell(report: Report, mode: str, *, whole: bool) -> None:
     if report.failure:
         print(f"seed {report.seed}: {report.failure}")
         print(
-            f"replay: python -m tests.sim --seed {report.seed} --events {report.events} --mode {mode} --trace"
+            f"replay: python -m tests.sim --seed {report.seed} --events {report.events} --mode {mode} --trace",
+            flush=True,
         )
 
 

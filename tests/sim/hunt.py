@@ -75,9 +75,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.hunt", description=__doc__)
     parser.add_argument("names", nargs="*", help="only mutants whose names hold one of these")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--skip-core", action="store_true", help="not those of tests/raft/mutants.py")
     args = parser.parse_args()
     everything = [("cluster", i, m[0].__name__) for i, m in enumerate(mutants.MUTANTS)]
-    everything += [("core", i, m[0].__name__) for i, m in enumerate(raft_mutants.MUTANTS)]
+    if not args.skip_core:
+        everything += [("core", i, m[0].__name__) for i, m in enumerate(raft_mutants.MUTANTS)]
     jobs = [
         (where, number)
         for where, number, name in everything

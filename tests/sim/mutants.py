@@ -15,11 +15,10 @@ from cluster.group import MACHINE_ROWS, Group
 from cluster.host import Host
 from cluster.memory import MemoryLink
 from cluster.origin import Intake, Origins, OriginStream
-from cluster.ports import Compacted
 from cluster.raft import core, follower, leader
 from cluster.raft.log import RaftLog
 from cluster.raft.ready import Role
-from cluster.raft.rpc import InstallSnapshot
+from cluster.raft.rpc import AppendEntries, InstallSnapshot
 from cluster.snapshot import SnapshotSender
 from node.broker import commands, queue, queue_state
 from node.broker.queue_state import Queue
@@ -117,18 +116,19 @@ def term_is_not_stored(patch: Patch) -> None:
 
 
 def append_after_nothing_is_accepted(patch: Patch) -> None:
-    """The term of a compacted entry reads as 0, and 0 matches everything (etcd 76f1249)."""
-    term = RaftLog.term
-
-    def lenient(log: Any, index: int) -> int:
-        try:
-            return term(log, index)
-        except Compacted:
-            return 0
-
+    """The term of a compacted entry reads as 0, a leader sends it, and 0 matches everything (etcd 76f1249)."""
     original = RaftLog.matches
-    patch.setattr(RaftLog, "term", lenient)
-    patch.setattr(RaftLog, "matches", lambda log, index, wanted: wanted == 0 or original(log, index, wanted))
+
+    def send(raft: Any, progress: Any) -> None:
+        log = raft.log
+        first = log.first_index
+        entries = tuple(log.entries(first, log.last_index + 1, 1)) if first <= log.last_index else ()
+        raft.messages.append(
+            AppendEntries(raft.id, progress.id, raft.term, first - 1, 0, log.commit, entries)
+        )
+
+    patch.setattr(RaftLog, "matches", lambda log, index, term: term == 0 or original(log, index, term))
+    patch.setattr(leader, "_want_snapshot", send)
 
 
 def commit_by_counting_in_old_terms(patch: Patch) -> None:
