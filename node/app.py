@@ -143,11 +143,14 @@ class Node:
         peers = {index: member.address for index, member in enumerate(config.members, start=1)}
         peers.pop(config.node_id)
         self._network = Network(
-            PeerIdentity(_formation(config), config.node_id, environment.boot),
+            PeerIdentity(
+                _formation(config), config.node_id, environment.boot, environment.uuid, config.rejoin
+            ),
             (config.cluster.host, config.cluster.port),
             {node: (address.host, address.port) for node, address in peers.items()},
             driver.receive,
             LinkEvents(driver.peer_up, driver.peer_down),
+            judge_store=environment.judge_peer,
         )
         self._status = CoreStatus(
             config, core, self._logins.check, lambda: self._disk_alarm(environment), environment.log_bytes

@@ -133,6 +133,10 @@ class Config(BaseSettings):
         3, ge=1, le=7, description="voting replicas of a shard; fixed when the cluster is formed"
     )
 
+    rejoin: bool = Field(
+        False, description="the old data directory of this node is lost, all others are up: come back blank"
+    )
+
     default_user: str = Field("guest", min_length=1, description="user that a new cluster starts with")
     default_password: str = Field("guest", description="password of that user in a new cluster")
     loopback_users: NamesField = Field(("guest",), description="users who may only connect from this machine")

@@ -50,11 +50,16 @@ class Identity:
         cluster: name of the cluster.
         node: number of the node.
         boot: boot epoch of the process.
+        store: identity of the data directory. A node that comes with another one has forgotten its votes and what
+            it acknowledged, so its peers refuse it.
+        rejoin: an operator says that the old directory is lost and that all other nodes are up.
     """
 
     cluster: str
     node: int
     boot: int
+    store: str = ""
+    rejoin: bool = False
 
 
 def hello_frame(identity: Identity, target: int, lane: pb.Lane) -> pb.Frame:
@@ -63,6 +68,7 @@ def hello_frame(identity: Identity, target: int, lane: pb.Lane) -> pb.Frame:
     frame.hello.cluster, frame.hello.protocol = identity.cluster, PROTOCOL
     frame.hello.node, frame.hello.boot = identity.node, identity.boot
     frame.hello.target, frame.hello.lane = target, lane
+    frame.hello.store, frame.hello.rejoin = identity.store, identity.rejoin
     return frame
 
 

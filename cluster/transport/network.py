@@ -23,6 +23,7 @@ class Network:
         peers: (host, port) of every other node.
         receive: takes each envelope of any peer.
         events: ups and downs of the links.
+        judge_store: see PeerServicer; without it every data directory is accepted.
     """
 
     def __init__(
@@ -32,12 +33,16 @@ class Network:
         peers: Mapping[int, Address],
         receive: Callable[[Envelope], None],
         events: LinkEvents,
+        *,
+        judge_store: Callable[[int, str, bool], str] | None = None,
     ) -> None:
         self._listen = listen
         self.links = {node: Link(identity, node, *peers[node], events) for node in sorted(peers)}
         nodes = frozenset({identity.node, *peers})
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        servicer = PeerServicer(identity, nodes, receive, self._on_hello)
+        servicer = PeerServicer(
+            identity, nodes, receive, self._on_hello, judge_store or (lambda _node, _store, _rejoin: "")
+        )
         add = pb_grpc.add_PeerServicer_to_server
         add(servicer, self._server)  # type: ignore[no-untyped-call] # generated without types
         self.port = 0

@@ -24,6 +24,7 @@ class PeerServicer(pb_grpc.PeerServicer):
         nodes: all nodes of the cluster.
         receive: takes each envelope; must not block or raise.
         on_hello: a process of this node number has introduced itself.
+        judge_store: (node, store, rejoin) why the data directory of a peer is not accepted; empty if it is.
     """
 
     def __init__(
@@ -32,7 +33,9 @@ class PeerServicer(pb_grpc.PeerServicer):
         nodes: frozenset[int],
         receive: Callable[[Envelope], None],
         on_hello: Callable[[int], None],
+        judge_store: Callable[[int, str, bool], str],
     ) -> None:
+        self._judge_store = judge_store
         self._identity = identity
         self._nodes = nodes
         self._receive = receive
@@ -46,6 +49,7 @@ class PeerServicer(pb_grpc.PeerServicer):
             return
         hello = frame.hello
         reason = refusal(self._identity, self._nodes, hello)
+        reason = reason or self._judge_store(hello.node, hello.store, hello.rejoin)
         await context.write(pb.Answer(node=self._identity.node, boot=self._identity.boot, refusal=reason))
         if reason:
             self._log_refusal(f"refused node {hello.node} at {context.peer()}: {reason}")

@@ -25,20 +25,24 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("cluster", "protocol", "node", "boot", "target", "lane")
+    __slots__ = ("cluster", "protocol", "node", "boot", "target", "lane", "store", "rejoin")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    REJOIN_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     protocol: int
     node: int
     boot: int
     target: int
     lane: Lane
-    def __init__(self, cluster: _Optional[str] = ..., protocol: _Optional[int] = ..., node: _Optional[int] = ..., boot: _Optional[int] = ..., target: _Optional[int] = ..., lane: _Optional[_Union[Lane, str]] = ...) -> None: ...
+    store: str
+    rejoin: bool
+    def __init__(self, cluster: _Optional[str] = ..., protocol: _Optional[int] = ..., node: _Optional[int] = ..., boot: _Optional[int] = ..., target: _Optional[int] = ..., lane: _Optional[_Union[Lane, str]] = ..., store: _Optional[str] = ..., rejoin: _Optional[bool] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("node", "boot", "refusal")

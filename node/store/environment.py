@@ -106,6 +106,23 @@ class Environment:
         """False once the directory has been opened with sync=False, even if only in an earlier life."""
         return self._meta(b"unsynced") is None
 
+    def judge_peer(self, node: int, store: str, rejoin: bool) -> str:
+        """Why a peer's data directory is not accepted; empty if it is, and then it is remembered.
+
+        A voter that lost its disk has forgotten its votes and the entries that it acknowledged: counted again under
+        the same id it can help to elect a leader that lacks what was confirmed.
+        """
+        name = b"peer-%d" % node
+        known = self._meta(name)
+        if known is None or (rejoin and known != store):
+            self._put_meta({name: store})
+        elif known != store:
+            return (
+                "it comes with another data directory than before; if that one is lost and all other nodes are up, "
+                "start it once with --rejoin yes"
+            )
+        return ""
+
     def used_bytes(self) -> int:
         """Bytes on pages that hold data; what the file has beyond that is reused before it grows."""
         with self.lmdb.begin() as txn:

@@ -132,3 +132,18 @@ def write_until_refused(path: Path) -> None:
     harness.write(GroupWrite(1, entries=entries(1, 50, b"x" * 100_000)))
     print(repr(harness.failures), flush=True)
     os._exit(0)
+
+
+def test_peer_with_another_directory_is_refused_until_an_operator_says_so(tmp_path: Path) -> None:
+    """What a voter forgot with its disk could elect a leader that lacks confirmed entries."""
+    environment = opened(tmp_path)
+    assert environment.judge_peer(2, "first", rejoin=False) == ""
+    assert environment.judge_peer(2, "first", rejoin=False) == ""
+    environment.close()
+    environment = opened(tmp_path)
+    assert "--rejoin" in environment.judge_peer(2, "second", rejoin=False)
+    assert environment.judge_peer(3, "second", rejoin=False) == ""
+    assert environment.judge_peer(2, "second", rejoin=True) == ""
+    assert environment.judge_peer(2, "second", rejoin=False) == ""
+    assert "--rejoin" in environment.judge_peer(2, "first", rejoin=False)
+    environment.close()
