@@ -92,6 +92,10 @@ class Frontend:
         if session is not None:
             session.login_result(user)
 
+    def set_shortage(self, reason: str | None) -> None:
+        """The node is short of something: publishers wait until this is called with None."""
+        self._shared.pressure.set_shortage(reason)
+
     def close_all(self, text: str) -> None:
         """Close every connection with 320: the node stops."""
         self._force(self._sessions.values(), text)

@@ -2,12 +2,14 @@
 
 A connection over its bound is not read any more, which pushes back on that client by TCP and on nobody else.
 Over the node's bound, whoever goes on publishing is not read. Reading goes on below half of the bound, so
-that a socket is not switched for every run.
+that a socket is not switched for every run. While the node is short of something (its disk), whoever publishes
+is told so by connection.blocked and not read until it is over; consumers that do not publish notice nothing.
 """
 
 from typing import TYPE_CHECKING
 
 from node.session.ports import Output, PauseReading, ResumeReading
+from node.wire.methods import ConnectionBlocked, ConnectionUnblocked
 
 if TYPE_CHECKING:
     from node.session.session import Session
@@ -22,13 +24,17 @@ class Pressure:
         outputs: where PauseReading and ResumeReading go.
     """
 
-    __slots__ = ("_connection_bytes_max", "_full", "_node_bytes_max", "_outputs", "paused", "pending_bytes")
+    __slots__ = (
+        "_connection_bytes_max", "_full", "_node_bytes_max", "_outputs", "_told", "paused", "pending_bytes", "shortage",
+    )  # fmt: skip
 
     def __init__(self, connection_bytes_max: int, node_bytes_max: int, outputs: list[Output]) -> None:
         self._connection_bytes_max = connection_bytes_max
         self._node_bytes_max = node_bytes_max
         self._outputs = outputs
         self._full = False
+        self._told: dict[int, Session] = {}  # clients that know of the shortage
+        self.shortage: str | None = None
         self.pending_bytes = 0
         self.paused: dict[int, Session] = {}
 
@@ -39,6 +45,9 @@ class Pressure:
         if self.pending_bytes > self._node_bytes_max:
             self._full = True
         over = self._full or session.pending_bytes > self._connection_bytes_max
+        if self.shortage is not None:
+            over = True
+            self._tell(session, self.shortage)
         if over and session.conn not in self.paused and not session.ended:
             self.paused[session.conn] = session
             session.amqp.reading_paused = True
@@ -55,12 +64,32 @@ class Pressure:
         elif self.paused:
             self._resume(session)
 
+    def set_shortage(self, reason: str | None) -> None:
+        """The node is short of something, or (None) no longer."""
+        if reason == self.shortage:
+            return
+        self.shortage = reason
+        if reason is None:
+            for session in self._told.values():
+                session.amqp.send(0, ConnectionUnblocked())
+                session.touch()
+            self._told.clear()
+            for session in list(self.paused.values()):
+                self._resume(session)
+
+    def _tell(self, session: "Session", reason: str) -> None:
+        if session.conn not in self._told and session.amqp.capabilities.get("connection.blocked") is True:
+            self._told[session.conn] = session
+            session.amqp.send(0, ConnectionBlocked(reason=reason))
+            session.touch()
+
     def forget(self, session: "Session") -> None:
         """The connection is gone: there is no socket to read from."""
         self.paused.pop(session.conn, None)
+        self._told.pop(session.conn, None)
 
     def _resume(self, session: "Session") -> None:
-        if self._full or session.pending_bytes * 2 >= self._connection_bytes_max:
+        if self._full or self.shortage is not None or session.pending_bytes * 2 >= self._connection_bytes_max:
             return
         if self.paused.get(session.conn) is session:
             del self.paused[session.conn]

@@ -180,3 +180,23 @@ def _got(client: Client) -> bytes | None:
     client.send(1, m.BasicGet(queue="q", no_ack=True))
     (received,) = client.take()
     return received.body
+
+
+def test_shortage_blocks_who_publishes_and_nobody_else() -> None:
+    """RabbitMQ's connection.blocked: told once, with the reason; what was read is taken; acks of others go on."""
+    broker = Loopback()
+    consumer = _ready(broker)
+    publisher = broker.connect().login(capabilities=("connection.blocked",)).open()
+    publisher.call(m.ConfirmSelect(), m.ConfirmSelectOk)
+    broker.frontend.set_shortage("low on disk")
+    broker.run()
+    assert publisher.take() == []
+    publisher.publish("q", b"a")
+    assert [m.ConnectionBlocked("low on disk"), m.BasicAck(1, multiple=False)] == publisher.take_methods()
+    assert publisher.is_paused()
+    assert not consumer.is_paused()
+    assert consumer.call(m.BasicGet(queue="q"), m.BasicGetOk).message_count == 0
+    broker.frontend.set_shortage(None)
+    broker.run()
+    assert [m.ConnectionUnblocked()] == publisher.take_methods()
+    assert not publisher.is_paused()
