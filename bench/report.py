@@ -209,7 +209,7 @@ def _provenance(document: dict[str, Any]) -> str:
     return (
         f"{warning}Taken {machine['taken']} at commit {machine['commit']}{dirty}: {machine['cores']} cores "
         f"({machine['processor']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, Python "
-        f"{machine['python']}; {plan['rounds']} rounds of {plan['seconds']:g} s, load average "
+        f"{machine['python']}; {plan['rounds']} x {plan['seconds']:g} s, load average "
         f"{machine['load_before']:.1f} at the start. Figures are medians; the spread is (largest - smallest) / "
         "median of the rounds, and a ratio stands with the smallest and largest of its rounds."
     )
