@@ -212,7 +212,9 @@ class Consumer(Actor):
         self.queue, self.mode = queue, mode
         self.group = run.groups.get(queue, 0)
         self.number = 0
+        self.prefetch = 0
         self.held: dict[int, Message] = {}  # by delivery tag
+        self.holders: dict[int, str] = {}  # consumer tag of each delivery tag
         self.unsynced: list[Message] = []  # acks that are sent, and not known to be applied
         self.syncing: list[Message] | None = None
         self.is_consuming = self.is_getting = self.is_recovering = False
@@ -226,7 +228,8 @@ class Consumer(Actor):
             self.is_consuming = False
             return
         if self.mode != "no_ack":
-            self.amqp.qos(CHANNEL, self.rng.choice((0, 1, 3, 20)) if self.mode == "ack" else 0)
+            self.prefetch = self.rng.choice((0, 1, 3, 20)) if self.mode == "ack" else 0
+            self.amqp.qos(CHANNEL, self.prefetch)
         self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
         self.is_consuming = True
 
@@ -309,6 +312,8 @@ class Consumer(Actor):
                     self.run.history.acked[self.queue, message] = None
                 else:
                     self.held[event.method.delivery_tag] = message
+                    if self.prefetch and isinstance(event.method, methods.BasicDeliver):
+                        self._check_prefetch(event.method)
             case Replied(method=methods.BasicGetEmpty()):
                 self.is_getting = False
             case Replied(method=methods.QueueDeclareOk()):
@@ -319,8 +324,17 @@ class Consumer(Actor):
                 self.is_recovering = False
                 self.held.clear()
 
+    def _check_prefetch(self, method: methods.BasicDeliver) -> None:
+        """What the client settled is settled at the broker a moment later, so it never holds more than it asked for."""
+        self.holders[method.delivery_tag] = method.consumer_tag
+        if not self.is_recovering:
+            held = sum(self.holders.get(tag) == method.consumer_tag for tag in self.held)
+            if held > self.prefetch:
+                self.run.violate("prefetch", f"{self.name} holds {held} of {self.prefetch}")
+
     def gone(self) -> None:
         self.held, self.unsynced, self.syncing = {}, [], None
+        self.holders.clear()
         self.is_consuming = self.is_getting = self.is_recovering = False
 
 
