@@ -17,7 +17,7 @@ from cluster.memory import MemoryGroup, MemoryLink
 from cluster.origin import OriginStream
 from cluster.ports import GroupWrite, LogStore
 from cluster.raft.core import Options, Raft
-from cluster.raft.rpc import Message
+from cluster.raft.rpc import HeartbeatReply, Message
 from cluster.transfers import Transfers
 from cluster.types import MEMORY_GROUP, GroupId
 
@@ -128,6 +128,10 @@ class Host:
         self._durable = self._written = 0
         self._waiting: deque[_Waiting] = deque()
         self._transfers = Transfers(self.node, self.groups, store, self._envelope, self._dispatch)
+        self._later: dict[int, list[tuple[int, Message]]] = {}  # by peer
+        self._answered: dict[
+            tuple[int, int], int
+        ] = {}  # (group, leader): token of the last heartbeat answered
         self._ticks = 0
         self._gone_proposed: dict[tuple[int, int], tuple[int, int]] = {}
         epoch = options.boot << EPOCH_SHIFT
@@ -195,7 +199,7 @@ class Host:
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         for node, peer in self.peers.items():
-            if now_ms - peer.told_ms >= PING_MS:
+            if node in self._later or now_ms - peer.told_ms >= PING_MS:
                 self._envelope(node)
         for link in self.links.values():
             if link.overdue(now_ms):
@@ -270,6 +274,7 @@ class Host:
             link.stream.restart()
             self._turn.lost.append(link.id)
         self._transfers.drop_peer(node)
+        self._later.pop(node, None)
 
     def receive(self, envelope: Envelope) -> None:
         """An envelope of a peer arrived."""
@@ -410,7 +415,16 @@ class Host:
 
     def _send(self, group: Group, messages: list[Message]) -> None:
         for message in messages:
-            self._envelope(message.target).messages.append((group.id, message))
+            if type(message) is HeartbeatReply and self._can_wait(group.id, message):
+                self._later.setdefault(message.target, []).append((group.id, message))
+            else:
+                self._envelope(message.target).messages.append((group.id, message))
+
+    def _can_wait(self, group: int, reply: HeartbeatReply) -> bool:
+        """Whether no read waits for a reply: then it goes with whatever is sent next, at the next tick at the latest."""
+        key = (group, reply.target)
+        known, self._answered[key] = self._answered.get(key), reply.token
+        return known == reply.token
 
     def _envelope(self, node: int) -> Envelope:
         envelope = self._turn.envelopes.get(node)
@@ -418,6 +432,7 @@ class Host:
             peer = self.peers[node]
             peer.told_ms = self.now_ms
             envelope = Envelope(self.node, self.options.boot, peer.boot)
+            envelope.messages = self._later.pop(node, [])
             self._turn.envelopes[node] = envelope
         return envelope
 

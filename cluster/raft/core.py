@@ -97,6 +97,7 @@ class Raft:
         "soft_state",
         "stored",
         "term",
+        "ticks",
         "voted_for",
         "votes",
     )
@@ -108,6 +109,7 @@ class Raft:
         self.draw = draw
         self.log = RaftLog(log, self.stored.commit, applied)
         self.clock_ts = 0
+        self.ticks = 0
         self.role = Role.FOLLOWER
         self.term, self.voted_for = self.stored.term, self.stored.vote
         self.leader = 0
@@ -167,6 +169,7 @@ class Raft:
 
     def tick(self) -> None:
         """Let one tick pass. After a pause the caller steps what has arrived first, then ticks once."""
+        self.ticks += 1
         if self.role is Role.LEADER:
             leader.tick(self)
         else:

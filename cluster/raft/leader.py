@@ -57,7 +57,6 @@ class Leadership:
     peers: list[Progress] = field(default_factory=list)  # the same, by ascending id
     reads: ReadRounds = field(default_factory=ReadRounds)
     uncommitted_bytes: int = 0
-    heartbeat_elapsed: int = 0
     transferee: int = 0
     transfer_elapsed: int = 0
     wants_broadcast: bool = True
@@ -166,8 +165,8 @@ def tick(raft: "Raft") -> None:
         if lead.transfer_elapsed >= raft.options.election_ticks:
             lead.transferee = 0
     leave_joint(raft)
-    lead.heartbeat_elapsed += 1
-    if lead.heartbeat_elapsed >= raft.options.heartbeat_ticks:
+    # By the count of ticks, not since the last one: so the heartbeats of all groups of a node leave together.
+    if raft.ticks % raft.options.heartbeat_ticks == 0:
         _send_heartbeats(raft, lead)
 
 
@@ -182,7 +181,6 @@ def _has_quorum(raft: "Raft", lead: Leadership) -> bool:
 
 
 def _send_heartbeats(raft: "Raft", lead: Leadership) -> None:
-    lead.heartbeat_elapsed = 0
     commit, token = raft.log.commit, lead.reads.number
     for progress in lead.peers:
         # Never above what it is known to hold: beyond that its log may differ.
