@@ -172,6 +172,12 @@ class Group:
         self.dirty = True
         return self.raft.propose(EntryKind.ORIGIN_GONE, [GONE.pack(node, epoch)]) is not None
 
+    def tick(self) -> None:
+        """A tick has passed; most bring nothing to do."""
+        self.raft.tick()
+        if self.raft.has_ready() or self._barriers or self.stream.has_gathered:
+            self.dirty = True
+
     # -- a turn ----------------------------------------------------------------------------------------
 
     def collect(self, turn: int, now_ms: int, outcome: Outcome) -> None:

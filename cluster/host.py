@@ -194,8 +194,7 @@ class Host:
         self._set_clock(now_ms)
         self._ticks += 1
         for group in self.groups.values():
-            group.raft.tick()
-            group.dirty = True
+            group.tick()
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         for node, peer in self.peers.items():

@@ -152,10 +152,10 @@ class Config(BaseSettings):
     heartbeat_s: int = Field(60, ge=0, le=65535, description="heartbeat interval offered to clients; 0: none")
 
     raft_heartbeat_ms: int = Field(
-        100, ge=10, le=10000, description="interval of the heartbeats between nodes"
+        200, ge=10, le=10000, description="interval of the heartbeats between nodes"
     )
     election_timeout_ms: int = Field(
-        1000, ge=50, le=100000, description="silence after which an election starts"
+        2000, ge=50, le=100000, description="silence after which an election starts"
     )
     session_grace_ms: int = Field(
         5000, ge=2000, description="how long the sessions of a silent node are kept; nodes speak every 500 ms"
