@@ -79,6 +79,7 @@ class Group:
         self.staged: list[tuple[bytes, bytes]] = []  # rows of a snapshot that came whole
         self.installing = False  # they are on their way to the disk
         self.installs = 0  # how often this replica became what another member had saved
+        self.offered_ms = 0  # when leadership was last offered to the node that should have it
         self.resend_mark = 0  # the oldest batch when resending was last thought of
         self._ready_term = 0  # the term in which this node leads and has applied an entry of its own
         self._barriers: list[Barrier] = []

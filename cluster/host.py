@@ -33,6 +33,8 @@ TICK_DUTIES = 10
 """Leaders look after ended origins and misplaced leadership once in so many ticks."""
 SETTLED_MS = 5_000
 """A peer must have been up for this long before leadership is handed back to it."""
+HAND_BACK_MS = 30_000
+"""A hand-back that failed is not tried again before: one to a slow node blocks its group for an election timeout."""
 
 
 @dataclass(slots=True)
@@ -481,10 +483,8 @@ class Host:
             peer = self.peers.get(preferred)
             if not group.leads or peer is None or not peer.up or self.now_ms - peer.since_ms < SETTLED_MS:
                 continue
-            if (
-                not group.raft.transferee
-                and group.raft.progress[preferred].match_index + 64 >= group.raft.last_index
-            ):
+            if self.now_ms - group.offered_ms >= HAND_BACK_MS and group.raft.keeps_up(preferred):
+                group.offered_ms = self.now_ms
                 group.raft.transfer_leader(preferred)
                 group.dirty = True
                 return

@@ -31,6 +31,9 @@ from cluster.raft.rpc import (
 )
 from cluster.types import Configuration, Entry, EntryKind, HardState
 
+CLOSE_ENTRIES = 64
+"""A member this close to the end of the log gets the rest in the time of a hand-over."""
+
 
 @dataclass(slots=True, frozen=True)
 class Options:
@@ -159,6 +162,12 @@ class Raft:
     def progress(self) -> dict[int, Progress]:
         """The peers as their leader sees them; empty elsewhere."""
         return self.leadership.progress if self.leadership is not None else {}
+
+    def keeps_up(self, peer: int) -> bool:
+        """Whether a peer has acknowledged an entry of this term and is close to the end of the log."""
+        lead = self.leadership
+        match_index = self.progress[peer].match_index if lead is not None and not lead.transferee else -1
+        return lead is not None and match_index >= max(lead.term_start, self.last_index - CLOSE_ENTRIES)
 
     @property
     def transferee(self) -> int:

@@ -34,6 +34,7 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (cluster.origin, "UNAPPLIED_BYTES_MAX", (500, 8 << 20)),
     (cluster.host, "RESEND_MS", (100, 400, 1_000)),
     (cluster.host, "SETTLED_MS", (100, 500, 5_000)),
+    (cluster.host, "HAND_BACK_MS", (5_000, 30_000)),
     (cluster.host, "TICK_DUTIES", (1, 3, 10)),
     (cluster.memory, "RESEND_MS", (100, 1_000)),
     (cluster.snapshot, "PART_BYTES_MAX", (1, 300, 1 << 20)),

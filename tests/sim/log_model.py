@@ -79,6 +79,8 @@ class LogModel:
     def __init__(self, world: World, groups: int) -> None:
         self.world = world
         self.groups = {group: GroupModel() for group in range(groups)}
+        formed = next(iter(world.nodes.values())).disk.durable
+        self._voters = {group: set(formed[group].snapshot.configuration.voters) for group in self.groups}
 
     def holders(self, group: int, index: int) -> list[int]:
         """Nodes whose disk durably holds the committed entry at `index`, as itself or in a saved state."""
@@ -92,8 +94,8 @@ class LogModel:
 
     def is_durable(self, group: int, index: int) -> bool:
         """Whether a majority of the group's voters holds it durably."""
-        voters = next(iter(self.world.nodes.values())).disk.durable[group].snapshot.configuration.voters
-        return 2 * len(set(self.holders(group, index)) & set(voters)) > len(voters)
+        voters = self._voters[group]
+        return 2 * len(voters.intersection(self.holders(group, index))) > len(voters)
 
     def has_message(self, group: int, message: Message) -> bool:
         """Whether a committed entry, durable on a majority, holds the message."""
