@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from cluster.types import METADATA_GROUP
 from node.broker import commands, topology_commands
 from node.broker.effects import Refusal
+from node.broker.permissions import resource_name
 from node.broker.records import QueueRecord
 from node.broker.topology_commands import strip_name
 from node.broker.topology_effects import QueueDeclared
-from node.errors import AccessRefused, AmqpError, NotFound
+from node.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed
 from node.session.rules import (
     check_access,
     check_may_see,
@@ -31,6 +32,8 @@ from node.wire import methods
 
 if TYPE_CHECKING:
     from node.session.channel import ChannelSession
+    from node.session.session import Session
+    from node.wire.primitives import Table
 
 SERVER_NAME_PREFIX = "amq.gen-"
 
@@ -96,6 +99,20 @@ def exchange_unbind(channel: "ChannelSession", method: methods.ExchangeUnbind) -
 
 # queue.*
 
+UNFINISHED_ARGUMENTS = (
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-consumer-timeout",
+    "x-delayed-retry-type",
+)
+
 
 def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Script:
     """queue.declare, passive or not."""
@@ -114,10 +131,7 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
         prefix = method.arguments.get("x-name-prefix", SERVER_NAME_PREFIX)
         name = made_name(session, str(prefix)) if is_server_named else strip_name(method.queue)
         check_access(session, "configure", "queue", name)
-        dead_letter_exchange = method.arguments.get("x-dead-letter-exchange")
-        if isinstance(dead_letter_exchange, str):
-            check_access(session, "read", "queue", name)
-            check_access(session, "write", "exchange", dead_letter_exchange)
+        _refuse_unfinished(session, name, method.arguments)
         record = yield from _declare(channel, method, name, is_server_named=is_server_named)
     channel.last_queue = record.name
     if not method.no_wait:
@@ -180,6 +194,14 @@ def queue_unbind(channel: "ChannelSession", method: methods.QueueUnbind) -> Scri
     """queue.unbind; a binding that is not there is undone already."""
     yield from _bind_queue(channel, method, topology_commands.unbind_queue)
     channel.send(methods.QueueUnbindOk())
+
+
+def _refuse_unfinished(session: "Session", name: str, arguments: "Table") -> None:
+    """An argument that would have no effect is refused: nobody shall count on it."""
+    for argument in UNFINISHED_ARGUMENTS:
+        if arguments.get(argument):
+            queue = resource_name("queue", name, session.vhost)
+            raise PreconditionFailed(f"invalid arg '{argument}' for {queue}: not implemented yet")
 
 
 def _declare(
