@@ -84,6 +84,7 @@ class Group:
         self._ready_term = 0  # the term in which this node leads and has applied an entry of its own
         self._barriers: list[Barrier] = []
         self._next_token = 1
+        self._refused: dict[int, None] = {}  # nodes whose batches the log did not take
         self._expected: tuple[int, int, int, int] = (0, 0, 0, 0)  # the last Expect acted upon
         self._bytes_since = self._entries_since = 0
         self._checkpoint = SnapshotMeta(0, 0, 0, raft.configuration, machine.version)
@@ -138,11 +139,20 @@ class Group:
         if self.intake.accepts(node, epoch, seq):
             if self.raft.propose(EntryKind.BATCH, [data]) is None:
                 self.intake.refused(node, epoch, seq)
+                self._refused[node] = None
             self.dirty = True
             return
         known, expected = self.intake.get(node)
         if epoch > known or seq > expected:
             outcome.expects.append((node, Expect(self.id, self.raft.term, known, expected)))
+
+    def _ask_again(self, outcome: Outcome) -> None:
+        """Ask for what was refused, once a hand-over has failed or there is room, lest it wait to be overdue."""
+        if self.leads and not self.raft.has_room:
+            return
+        if self.leads:
+            outcome.expects.extend((node, self.expect_of(node)) for node in self._refused)
+        self._refused.clear()
 
     def receive_expect(self, leader: int, expect: Expect, now_ms: int, outcome: Outcome) -> None:
         """The leader is ready for this node's stream from a seq on: send all that is not applied."""
@@ -176,7 +186,7 @@ class Group:
     def tick(self) -> None:
         """A tick has passed; most bring nothing to do."""
         self.raft.tick()
-        if self.raft.has_ready() or self._barriers or self.stream.has_gathered:
+        if self.raft.has_ready() or self._barriers or self.stream.has_gathered or self._refused:
             self.dirty = True
 
     # -- a turn ----------------------------------------------------------------------------------------
@@ -196,6 +206,8 @@ class Group:
             self._carry_out(self.raft.ready(), outcome)
         if self._barriers:
             self._pass_barriers(outcome)
+        if self._refused:
+            self._ask_again(outcome)
         self._housekeeping(outcome)
         if self.raft.has_ready():
             self.dirty = True

@@ -163,6 +163,13 @@ class Raft:
         """The peers as their leader sees them; empty elsewhere."""
         return self.leadership.progress if self.leadership is not None else {}
 
+    @property
+    def has_room(self) -> bool:
+        """Whether this leader takes proposals again: it is not handing over, and half of its bound is free."""
+        lead = self.leadership
+        bound = self.options.uncommitted_bytes_max
+        return lead is not None and not lead.transferee and lead.uncommitted_bytes * 2 <= bound
+
     def keeps_up(self, peer: int) -> bool:
         """Whether a peer has acknowledged an entry of this term and is close to the end of the log."""
         lead = self.leadership
