@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.balance import Balance, Peer
 from cluster.envelope import Envelope, Expect
 from cluster.group import Group, Outcome
 from cluster.machine import StateMachine
@@ -31,10 +32,6 @@ PAUSE_MS_MAX = 1_000
 """Turns and ticks further apart than this mean that this node stood still: others' silence proves nothing."""
 TICK_DUTIES = 10
 """Leaders look after ended origins and misplaced leadership once in so many ticks."""
-SETTLED_MS = 5_000
-"""A peer must have been up for this long before leadership is handed back to it."""
-HAND_BACK_MS = 30_000
-"""A hand-back that failed is not tried again before: one to a slow node blocks its group for an election timeout."""
 
 
 @dataclass(slots=True)
@@ -56,18 +53,6 @@ class HostOptions:
     election_ticks: int = 20
     heartbeat_ticks: int = 2
     silent_ms_max: int = 5_000
-
-
-@dataclass(slots=True)
-class Peer:
-    """What is known of another node."""
-
-    boot: int = 0
-    up: bool = False
-    ended: bool = False  # the process `boot` is known to be gone
-    heard_ms: int = 0
-    told_ms: int = 0
-    since_ms: int = 0  # up since
 
 
 @dataclass(slots=True)
@@ -129,6 +114,7 @@ class Host:
         self._turn = Turn(0)
         self._durable = self._written = 0
         self._waiting: deque[_Waiting] = deque()
+        self.balance = Balance(self.node, self.groups, self.peers)
         self._transfers = Transfers(self.node, self.groups, store, self._envelope, self._dispatch)
         self._later: dict[int, list[tuple[int, Message]]] = {}  # by peer
         self._answered: dict[
@@ -209,7 +195,7 @@ class Host:
         if self._ticks % TICK_DUTIES == 0:
             self._end_origins()
             self._give_up_links()
-            self._hand_back_leadership()
+            self.balance.hand_back(self.now_ms)
             self._transfers.drop_stalled(self.now_ms)
 
     def _set_clock(self, now_ms: int) -> None:
@@ -422,7 +408,7 @@ class Host:
                 self._envelope(message.target).messages.append((group.id, message))
 
     def _can_wait(self, group: int, reply: HeartbeatReply) -> bool:
-        """Whether no read waits for a reply: then it goes with whatever is sent next, at the next tick at the latest."""
+        """Whether no read waits for a reply: then it goes with what is sent next, at the next tick at the latest."""
         key = (group, reply.target)
         known, self._answered[key] = self._answered.get(key), reply.token
         return known == reply.token
@@ -464,51 +450,3 @@ class Host:
         if boot < peer.boot or (peer.ended and boot == peer.boot):
             return True
         return self.now_ms - peer.heard_ms > self.options.silent_ms_max
-
-    def preferred_leader(self, group: Group) -> int:
-        """Leaders are spread over the nodes by this rule."""
-        voters = group.raft.configuration.voters
-        return voters[group.id % len(voters)]
-
-    def _hand_back_leadership(self) -> None:
-        """One group a time: leadership returns to the node that should have it once that node is well."""
-        for group in self.groups.values():
-            preferred = self.preferred_leader(group)
-            if preferred == self.node:
-                # Not again where a campaign waits for its votes, perhaps for the own one to be durable.
-                if group.raft.is_idle and self._majority_up(group):
-                    group.raft.campaign()
-                    group.dirty = True
-                continue
-            peer = self.peers.get(preferred)
-            if not group.leads or peer is None or not peer.up or self.now_ms - peer.since_ms < SETTLED_MS:
-                continue
-            if self.now_ms - group.offered_ms >= HAND_BACK_MS and group.raft.keeps_up(preferred):
-                group.offered_ms = self.now_ms
-                group.raft.transfer_leader(preferred)
-                group.dirty = True
-                return
-
-    def hand_over(self) -> bool:
-        """This node will stop: offer every leadership to a voter that is up. False when it leads nothing any more."""
-        leads = False
-        for group in self.groups.values():
-            if not group.raft.is_leader:
-                continue
-            others = [
-                node for node in group.raft.configuration.voters if node != self.node and self.peers[node].up
-            ]
-            if not others:
-                continue
-            leads = True
-            if not group.raft.transferee:
-                group.raft.transfer_leader(
-                    max(others, key=lambda node: group.raft.progress[node].match_index)
-                )
-                group.dirty = True
-        return leads
-
-    def _majority_up(self, group: Group) -> bool:
-        voters = group.raft.configuration.voters
-        up = sum(1 for node in voters if node == self.node or self.peers[node].up)
-        return up * 2 > len(voters)

@@ -299,6 +299,6 @@ class Node:
         self._driver.wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
-                while self._core.host.hand_over():
+                while self._core.host.balance.hand_over():
                     self._driver.wake()
                     await asyncio.sleep(TICK_MS / 1000)

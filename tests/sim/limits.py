@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import cluster.balance
 import cluster.group
 import cluster.host
 import cluster.memory
@@ -33,8 +34,8 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (cluster.origin, "TURNS_UNDER_WAY_MAX", (1, 2, 6)),
     (cluster.origin, "UNAPPLIED_BYTES_MAX", (500, 8 << 20)),
     (cluster.host, "RESEND_MS", (100, 400, 1_000)),
-    (cluster.host, "SETTLED_MS", (100, 500, 5_000)),
-    (cluster.host, "HAND_BACK_MS", (5_000, 30_000)),
+    (cluster.balance, "SETTLED_MS", (100, 500, 5_000)),
+    (cluster.balance, "HAND_BACK_MS", (5_000, 30_000)),
     (cluster.host, "TICK_DUTIES", (1, 3, 10)),
     (cluster.memory, "RESEND_MS", (100, 1_000)),
     (cluster.snapshot, "PART_BYTES_MAX", (1, 300, 1 << 20)),
