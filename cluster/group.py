@@ -209,6 +209,7 @@ class Group:
         if self._refused:
             self._ask_again(outcome)
         self._housekeeping(outcome)
+        self.raft.is_lazy = not (stream.pending or self._barriers or self.machine.serves())
         if self.raft.has_ready():
             self.dirty = True
 

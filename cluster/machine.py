@@ -38,6 +38,9 @@ class StateMachine(Protocol):
     def origin_gone(self, meta: Meta) -> list[Any]:
         """The process that was `meta.origin` has ended, with all its sessions."""
 
+    def serves(self) -> bool:
+        """Whether a session of this node has state here, and so wants to know at once what is committed."""
+
     def live(self) -> Mapping[int, int]:
         """Index of every log entry whose data is still needed, with the number of its uses."""
 

@@ -44,6 +44,9 @@ class Counter:
         """Nothing."""
         return {}
 
+    def serves(self) -> bool:
+        return False
+
     def take_dead(self) -> list[int]:
         """All since the last call."""
         dead, self._dead = self._dead, []

@@ -85,6 +85,7 @@ class Raft:
         "election_elapsed",
         "election_timeout",
         "id",
+        "is_lazy",
         "is_transfer",
         "leader",
         "leadership",
@@ -118,6 +119,7 @@ class Raft:
         self.leader = 0
         self.leadership: Leadership | None = None
         self.votes: dict[int, bool] = {}
+        self.is_lazy = False  # set by the host: nobody here waits for what is committed
         self.is_transfer = False  # this campaign was asked for by the leader
         self.self_vote_number = 0  # Ready that makes the own vote durable; 0: not handed out yet
         self.campaign_in = 0  # ticks until a campaign after the leader's death; 0: none

@@ -54,8 +54,9 @@ def _accept(raft: "Raft", index: int) -> None:
             and (last.target, last.term) == (raft.leader, raft.term)
         ):
             last.index = max(last.index, index)
+            last.lazy = raft.is_lazy
             return
-    waiting.append(AppendReply(raft.id, raft.leader, raft.term, index))
+    waiting.append(AppendReply(raft.id, raft.leader, raft.term, index, lazy=raft.is_lazy))
 
 
 def _reject(raft: "Raft", message: AppendEntries) -> None:

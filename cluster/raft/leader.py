@@ -234,6 +234,8 @@ def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
         _send_append(raft, progress, entries)
         progress.sent(entries[-1].index, size)
         has_sent = True
+    if not has_sent and not progress.wants_echo and _can_wait(raft, progress):
+        return
     if not has_sent and (progress.wants_echo or progress.commit_sent < log.commit):
         if progress.next_index < log.first_index:
             _want_snapshot(raft, progress)
@@ -241,6 +243,13 @@ def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
         _send_append(raft, progress, (), quiet=not progress.wants_echo)
     progress.commit_sent = log.commit
     progress.wants_echo = False
+
+
+def _can_wait(raft: "Raft", progress: Progress) -> bool:
+    """Whether nobody at this peer waits for the commit index; but a membership change is always told."""
+    lead = raft.leadership
+    assert lead is not None
+    return progress.is_lazy and lead.pending_change <= progress.commit_sent
 
 
 def _probe(raft: "Raft", progress: Progress, slices: Slices) -> None:
@@ -299,6 +308,9 @@ def step_append_reply(raft: "Raft", message: AppendReply) -> None:
     if progress is None:
         return
     progress.is_active = True
+    if progress.is_lazy and not message.lazy:
+        lead.wants_broadcast = True
+    progress.is_lazy = message.lazy
     if message.rejected:
         hint = message.hint_index
         if message.hint_term:
@@ -365,6 +377,11 @@ def _answer_reads(raft: "Raft", lead: Leadership) -> None:
             if node == raft.id:
                 raft.read_states.append(ReadState(token, confirmed.commit))
             else:
+                # Whoever reads there waits until this index is applied there.
+                progress = lead.progress.get(node)
+                if progress is not None and progress.is_lazy:
+                    progress.is_lazy = False
+                    lead.wants_broadcast = True
                 raft.messages.append(ReadIndexReply(raft.id, node, raft.term, token, confirmed.commit))
 
 

@@ -34,6 +34,7 @@ class Progress:
         "inflight_bytes",
         "inflights",
         "is_active",
+        "is_lazy",
         "is_paused",
         "match_index",
         "next_index",
@@ -47,6 +48,7 @@ class Progress:
         self.match_index = 0
         self.next_index = next_index
         self.is_active = is_active
+        self.is_lazy = False  # a commit index that rose alone need not be sent at once
         self.is_paused = False  # PROBE: the one message is out
         self.wants_echo = (
             False  # send an append even if there is nothing to send: its answer shows what was lost

@@ -57,6 +57,7 @@ class AppendReply:
         rejected: see above. One of a newer term, with index 0, tells a stale leader to step down.
         hint_index: rejected: the highest index at which the logs can still match.
         hint_term: term of the member's entry at hint_index, 0 if unknown.
+        lazy: nobody waits at this member for what is committed: the next append or heartbeat is soon enough.
     """
 
     KIND: ClassVar[Kind] = Kind.APPEND_REPLY
@@ -67,6 +68,7 @@ class AppendReply:
     rejected: bool = False
     hint_index: int = 0
     hint_term: int = 0
+    lazy: bool = False
 
 
 @dataclass(slots=True)

@@ -141,6 +141,7 @@ def _write_append_reply(target: pb.Rpc, message: rpc.AppendReply) -> None:
     out.SetInParent()
     out.index, out.rejected = message.index, message.rejected
     out.hint_index, out.hint_term = message.hint_index, message.hint_term
+    out.lazy = message.lazy
 
 
 def _write_heartbeat(target: pb.Rpc, message: rpc.Heartbeat) -> None:
@@ -218,7 +219,7 @@ def _read_append_entries(m: pb.AppendEntries, source: int, target: int, term: in
 _READERS: dict[str, Callable[[Any, int, int, int], rpc.Message]] = {
     "append_entries": _read_append_entries,
     "append_reply": lambda m, s, t, term: rpc.AppendReply(
-        s, t, term, m.index, m.rejected, m.hint_index, m.hint_term
+        s, t, term, m.index, m.rejected, m.hint_index, m.hint_term, m.lazy
     ),
     "heartbeat": lambda m, s, t, term: rpc.Heartbeat(s, t, term, m.leader_commit, m.token),
     "heartbeat_reply": lambda m, s, t, term: rpc.HeartbeatReply(s, t, term, m.token),

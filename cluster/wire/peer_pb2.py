@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/wire/peer.proto\x12\x11warren.cluster.v1\"n\n\x05\x46rame\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.warren.cluster.v1.HelloH\x00\x12/\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1b.warren.cluster.v1.EnvelopeH\x00\x42\t\n\x07\x63ontent\"\x9c\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x0c\n\x04node\x18\x03 \x01(\r\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x04\x12\x0e\n\x06target\x18\x05 \x01(\r\x12%\n\x04lane\x18\x06 \x01(\x0e\x32\x17.warren.cluster.v1.Lane\x12\r\n\x05store\x18\x07 \x01(\t\x12\x0e\n\x06rejoin\x18\x08 \x01(\x08\"5\n\x06\x41nswer\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"\xee\x02\n\x08\x45nvelope\x12\x0f\n\x07to_boot\x18\x01 \x01(\x04\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.warren.cluster.v1.Rpc\x12)\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x18.warren.cluster.v1.Batch\x12*\n\x07\x65xpects\x18\x04 \x03(\x0b\x32\x19.warren.cluster.v1.Expect\x12\x30\n\x06offers\x18\x05 \x03(\x0b\x32 .warren.cluster.v1.SnapshotOffer\x12\x32\n\x07\x61\x63\x63\x65pts\x18\x06 \x03(\x0b\x32!.warren.cluster.v1.SnapshotAccept\x12.\n\x05parts\x18\x07 \x03(\x0b\x32\x1f.warren.cluster.v1.SnapshotPart\x12:\n\x0cpart_replies\x18\x08 \x03(\x0b\x32$.warren.cluster.v1.SnapshotPartReply\"\xe7\x04\n\x03Rpc\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12:\n\x0e\x61ppend_entries\x18\x03 \x01(\x0b\x32 .warren.cluster.v1.AppendEntriesH\x00\x12\x36\n\x0c\x61ppend_reply\x18\x04 \x01(\x0b\x32\x1e.warren.cluster.v1.AppendReplyH\x00\x12\x31\n\theartbeat\x18\x05 \x01(\x0b\x32\x1c.warren.cluster.v1.HeartbeatH\x00\x12<\n\x0fheartbeat_reply\x18\x06 \x01(\x0b\x32!.warren.cluster.v1.HeartbeatReplyH\x00\x12\x36\n\x0crequest_vote\x18\x07 \x01(\x0b\x32\x1e.warren.cluster.v1.RequestVoteH\x00\x12\x32\n\nvote_reply\x18\x08 \x01(\x0b\x32\x1c.warren.cluster.v1.VoteReplyH\x00\x12\x34\n\x0btimeout_now\x18\t \x01(\x0b\x32\x1d.warren.cluster.v1.TimeoutNowH\x00\x12\x32\n\nread_index\x18\n \x01(\x0b\x32\x1c.warren.cluster.v1.ReadIndexH\x00\x12=\n\x10read_index_reply\x18\x0b \x01(\x0b\x32!.warren.cluster.v1.ReadIndexReplyH\x00\x12>\n\x10install_snapshot\x18\x0c \x01(\x0b\x32\".warren.cluster.v1.InstallSnapshotH\x00\x42\t\n\x07\x63ontent\"L\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\n\n\x02ts\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x8f\x01\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12\x15\n\rleader_commit\x18\x03 \x01(\x04\x12)\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x18.warren.cluster.v1.Entry\x12\r\n\x05quiet\x18\x05 \x01(\x08\"U\n\x0b\x41ppendReply\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08rejected\x18\x02 \x01(\x08\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\"1\n\tHeartbeat\x12\x15\n\rleader_commit\x18\x01 \x01(\x04\x12\r\n\x05token\x18\x02 \x01(\x04\"\x1f\n\x0eHeartbeatReply\x12\r\n\x05token\x18\x01 \x01(\x04\"\x80\x01\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x0b\n\x03pre\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x06 \x01(\x04\"N\n\tVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0b\n\x03pre\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x0c\n\nTimeoutNow\"\x1a\n\tReadIndex\x12\r\n\x05token\x18\x01 \x01(\x04\".\n\x0eReadIndexReply\x12\r\n\x05token\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"@\n\x0fInstallSnapshot\x12-\n\x04meta\x18\x01 \x01(\x0b\x32\x1f.warren.cluster.v1.SnapshotMeta\"n\n\rConfiguration\x12\x0e\n\x06voters\x18\x01 \x03(\r\x12\x10\n\x08learners\x18\x02 \x03(\r\x12\x10\n\x08outgoing\x18\x03 \x03(\r\x12\x15\n\rlearners_next\x18\x04 \x03(\r\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\"\x89\x01\n\x0cSnapshotMeta\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\n\n\x02ts\x18\x03 \x01(\x04\x12\x37\n\rconfiguration\x18\x04 \x01(\x0b\x32 .warren.cluster.v1.Configuration\x12\x17\n\x0fmachine_version\x18\x05 \x01(\r\"$\n\x05\x42\x61tch\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"A\n\x06\x45xpect\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03seq\x18\x04 \x01(\x04\"m\n\rSnapshotOffer\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12-\n\x04meta\x18\x03 \x01(\x0b\x32\x1f.warren.cluster.v1.SnapshotMeta\x12\x10\n\x08transfer\x18\x04 \x01(\x04\"M\n\x0eSnapshotAccept\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\"\xbb\x01\n\x0cSnapshotPart\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06number\x18\x04 \x01(\r\x12)\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x18.warren.cluster.v1.Entry\x12$\n\x04rows\x18\x06 \x03(\x0b\x32\x16.warren.cluster.v1.Row\x12\x0c\n\x04last\x18\x07 \x01(\x08\x12\x10\n\x08transfer\x18\x08 \x01(\x04\"!\n\x03Row\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"m\n\x11SnapshotPartReply\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06number\x18\x04 \x01(\r\x12\n\n\x02ok\x18\x05 \x01(\x08\x12\x10\n\x08transfer\x18\x06 \x01(\x04*=\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_CONTROL\x10\x01\x12\r\n\tLANE_BULK\x10\x02\x32K\n\x04Peer\x12\x43\n\x08\x45xchange\x12\x18.warren.cluster.v1.Frame\x1a\x19.warren.cluster.v1.Answer(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/wire/peer.proto\x12\x11warren.cluster.v1\"n\n\x05\x46rame\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.warren.cluster.v1.HelloH\x00\x12/\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1b.warren.cluster.v1.EnvelopeH\x00\x42\t\n\x07\x63ontent\"\x9c\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x0c\n\x04node\x18\x03 \x01(\r\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x04\x12\x0e\n\x06target\x18\x05 \x01(\r\x12%\n\x04lane\x18\x06 \x01(\x0e\x32\x17.warren.cluster.v1.Lane\x12\r\n\x05store\x18\x07 \x01(\t\x12\x0e\n\x06rejoin\x18\x08 \x01(\x08\"5\n\x06\x41nswer\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x04\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"\xee\x02\n\x08\x45nvelope\x12\x0f\n\x07to_boot\x18\x01 \x01(\x04\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.warren.cluster.v1.Rpc\x12)\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x18.warren.cluster.v1.Batch\x12*\n\x07\x65xpects\x18\x04 \x03(\x0b\x32\x19.warren.cluster.v1.Expect\x12\x30\n\x06offers\x18\x05 \x03(\x0b\x32 .warren.cluster.v1.SnapshotOffer\x12\x32\n\x07\x61\x63\x63\x65pts\x18\x06 \x03(\x0b\x32!.warren.cluster.v1.SnapshotAccept\x12.\n\x05parts\x18\x07 \x03(\x0b\x32\x1f.warren.cluster.v1.SnapshotPart\x12:\n\x0cpart_replies\x18\x08 \x03(\x0b\x32$.warren.cluster.v1.SnapshotPartReply\"\xe7\x04\n\x03Rpc\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12:\n\x0e\x61ppend_entries\x18\x03 \x01(\x0b\x32 .warren.cluster.v1.AppendEntriesH\x00\x12\x36\n\x0c\x61ppend_reply\x18\x04 \x01(\x0b\x32\x1e.warren.cluster.v1.AppendReplyH\x00\x12\x31\n\theartbeat\x18\x05 \x01(\x0b\x32\x1c.warren.cluster.v1.HeartbeatH\x00\x12<\n\x0fheartbeat_reply\x18\x06 \x01(\x0b\x32!.warren.cluster.v1.HeartbeatReplyH\x00\x12\x36\n\x0crequest_vote\x18\x07 \x01(\x0b\x32\x1e.warren.cluster.v1.RequestVoteH\x00\x12\x32\n\nvote_reply\x18\x08 \x01(\x0b\x32\x1c.warren.cluster.v1.VoteReplyH\x00\x12\x34\n\x0btimeout_now\x18\t \x01(\x0b\x32\x1d.warren.cluster.v1.TimeoutNowH\x00\x12\x32\n\nread_index\x18\n \x01(\x0b\x32\x1c.warren.cluster.v1.ReadIndexH\x00\x12=\n\x10read_index_reply\x18\x0b \x01(\x0b\x32!.warren.cluster.v1.ReadIndexReplyH\x00\x12>\n\x10install_snapshot\x18\x0c \x01(\x0b\x32\".warren.cluster.v1.InstallSnapshotH\x00\x42\t\n\x07\x63ontent\"L\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\n\n\x02ts\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x8f\x01\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12\x15\n\rleader_commit\x18\x03 \x01(\x04\x12)\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x18.warren.cluster.v1.Entry\x12\r\n\x05quiet\x18\x05 \x01(\x08\"c\n\x0b\x41ppendReply\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08rejected\x18\x02 \x01(\x08\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\x12\x0c\n\x04lazy\x18\x05 \x01(\x08\"1\n\tHeartbeat\x12\x15\n\rleader_commit\x18\x01 \x01(\x04\x12\r\n\x05token\x18\x02 \x01(\x04\"\x1f\n\x0eHeartbeatReply\x12\r\n\x05token\x18\x01 \x01(\x04\"\x80\x01\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x0b\n\x03pre\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x06 \x01(\x04\"N\n\tVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0b\n\x03pre\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x0c\n\nTimeoutNow\"\x1a\n\tReadIndex\x12\r\n\x05token\x18\x01 \x01(\x04\".\n\x0eReadIndexReply\x12\r\n\x05token\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"@\n\x0fInstallSnapshot\x12-\n\x04meta\x18\x01 \x01(\x0b\x32\x1f.warren.cluster.v1.SnapshotMeta\"n\n\rConfiguration\x12\x0e\n\x06voters\x18\x01 \x03(\r\x12\x10\n\x08learners\x18\x02 \x03(\r\x12\x10\n\x08outgoing\x18\x03 \x03(\r\x12\x15\n\rlearners_next\x18\x04 \x03(\r\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\"\x89\x01\n\x0cSnapshotMeta\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\n\n\x02ts\x18\x03 \x01(\x04\x12\x37\n\rconfiguration\x18\x04 \x01(\x0b\x32 .warren.cluster.v1.Configuration\x12\x17\n\x0fmachine_version\x18\x05 \x01(\r\"$\n\x05\x42\x61tch\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"A\n\x06\x45xpect\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0b\n\x03seq\x18\x04 \x01(\x04\"m\n\rSnapshotOffer\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12-\n\x04meta\x18\x03 \x01(\x0b\x32\x1f.warren.cluster.v1.SnapshotMeta\x12\x10\n\x08transfer\x18\x04 \x01(\x04\"M\n\x0eSnapshotAccept\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\"\xbb\x01\n\x0cSnapshotPart\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06number\x18\x04 \x01(\r\x12)\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x18.warren.cluster.v1.Entry\x12$\n\x04rows\x18\x06 \x03(\x0b\x32\x16.warren.cluster.v1.Row\x12\x0c\n\x04last\x18\x07 \x01(\x08\x12\x10\n\x08transfer\x18\x08 \x01(\x04\"!\n\x03Row\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"m\n\x11SnapshotPartReply\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06number\x18\x04 \x01(\r\x12\n\n\x02ok\x18\x05 \x01(\x08\x12\x10\n\x08transfer\x18\x06 \x01(\x04*=\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_CONTROL\x10\x01\x12\r\n\tLANE_BULK\x10\x02\x32K\n\x04Peer\x12\x43\n\x08\x45xchange\x12\x18.warren.cluster.v1.Frame\x1a\x19.warren.cluster.v1.Answer(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cluster.wire.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=3004
-  _globals['_LANE']._serialized_end=3065
+  _globals['_LANE']._serialized_start=3018
+  _globals['_LANE']._serialized_end=3079
   _globals['_FRAME']._serialized_start=46
   _globals['_FRAME']._serialized_end=156
   _globals['_HELLO']._serialized_start=159
@@ -48,41 +48,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDENTRIES']._serialized_start=1438
   _globals['_APPENDENTRIES']._serialized_end=1581
   _globals['_APPENDREPLY']._serialized_start=1583
-  _globals['_APPENDREPLY']._serialized_end=1668
-  _globals['_HEARTBEAT']._serialized_start=1670
-  _globals['_HEARTBEAT']._serialized_end=1719
-  _globals['_HEARTBEATREPLY']._serialized_start=1721
-  _globals['_HEARTBEATREPLY']._serialized_end=1752
-  _globals['_REQUESTVOTE']._serialized_start=1755
-  _globals['_REQUESTVOTE']._serialized_end=1883
-  _globals['_VOTEREPLY']._serialized_start=1885
-  _globals['_VOTEREPLY']._serialized_end=1963
-  _globals['_TIMEOUTNOW']._serialized_start=1965
-  _globals['_TIMEOUTNOW']._serialized_end=1977
-  _globals['_READINDEX']._serialized_start=1979
-  _globals['_READINDEX']._serialized_end=2005
-  _globals['_READINDEXREPLY']._serialized_start=2007
-  _globals['_READINDEXREPLY']._serialized_end=2053
-  _globals['_INSTALLSNAPSHOT']._serialized_start=2055
-  _globals['_INSTALLSNAPSHOT']._serialized_end=2119
-  _globals['_CONFIGURATION']._serialized_start=2121
-  _globals['_CONFIGURATION']._serialized_end=2231
-  _globals['_SNAPSHOTMETA']._serialized_start=2234
-  _globals['_SNAPSHOTMETA']._serialized_end=2371
-  _globals['_BATCH']._serialized_start=2373
-  _globals['_BATCH']._serialized_end=2409
-  _globals['_EXPECT']._serialized_start=2411
-  _globals['_EXPECT']._serialized_end=2476
-  _globals['_SNAPSHOTOFFER']._serialized_start=2478
-  _globals['_SNAPSHOTOFFER']._serialized_end=2587
-  _globals['_SNAPSHOTACCEPT']._serialized_start=2589
-  _globals['_SNAPSHOTACCEPT']._serialized_end=2666
-  _globals['_SNAPSHOTPART']._serialized_start=2669
-  _globals['_SNAPSHOTPART']._serialized_end=2856
-  _globals['_ROW']._serialized_start=2858
-  _globals['_ROW']._serialized_end=2891
-  _globals['_SNAPSHOTPARTREPLY']._serialized_start=2893
-  _globals['_SNAPSHOTPARTREPLY']._serialized_end=3002
-  _globals['_PEER']._serialized_start=3067
-  _globals['_PEER']._serialized_end=3142
+  _globals['_APPENDREPLY']._serialized_end=1682
+  _globals['_HEARTBEAT']._serialized_start=1684
+  _globals['_HEARTBEAT']._serialized_end=1733
+  _globals['_HEARTBEATREPLY']._serialized_start=1735
+  _globals['_HEARTBEATREPLY']._serialized_end=1766
+  _globals['_REQUESTVOTE']._serialized_start=1769
+  _globals['_REQUESTVOTE']._serialized_end=1897
+  _globals['_VOTEREPLY']._serialized_start=1899
+  _globals['_VOTEREPLY']._serialized_end=1977
+  _globals['_TIMEOUTNOW']._serialized_start=1979
+  _globals['_TIMEOUTNOW']._serialized_end=1991
+  _globals['_READINDEX']._serialized_start=1993
+  _globals['_READINDEX']._serialized_end=2019
+  _globals['_READINDEXREPLY']._serialized_start=2021
+  _globals['_READINDEXREPLY']._serialized_end=2067
+  _globals['_INSTALLSNAPSHOT']._serialized_start=2069
+  _globals['_INSTALLSNAPSHOT']._serialized_end=2133
+  _globals['_CONFIGURATION']._serialized_start=2135
+  _globals['_CONFIGURATION']._serialized_end=2245
+  _globals['_SNAPSHOTMETA']._serialized_start=2248
+  _globals['_SNAPSHOTMETA']._serialized_end=2385
+  _globals['_BATCH']._serialized_start=2387
+  _globals['_BATCH']._serialized_end=2423
+  _globals['_EXPECT']._serialized_start=2425
+  _globals['_EXPECT']._serialized_end=2490
+  _globals['_SNAPSHOTOFFER']._serialized_start=2492
+  _globals['_SNAPSHOTOFFER']._serialized_end=2601
+  _globals['_SNAPSHOTACCEPT']._serialized_start=2603
+  _globals['_SNAPSHOTACCEPT']._serialized_end=2680
+  _globals['_SNAPSHOTPART']._serialized_start=2683
+  _globals['_SNAPSHOTPART']._serialized_end=2870
+  _globals['_ROW']._serialized_start=2872
+  _globals['_ROW']._serialized_end=2905
+  _globals['_SNAPSHOTPARTREPLY']._serialized_start=2907
+  _globals['_SNAPSHOTPARTREPLY']._serialized_end=3016
+  _globals['_PEER']._serialized_start=3081
+  _globals['_PEER']._serialized_end=3156
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,7 @@ class QueueMachine:
         self._expired: dict[int, None] = {}
         self._consumers: dict[Key, tuple[Consumer, Queue]] = {}
         self._sessions: dict[Key, dict[Key, None]] = {}
+        self._local_sessions = 0
         self._live: dict[int, int] = {}
         self._dead: list[int] = []
         self._unfinished: dict[int, None] = {}
@@ -113,6 +114,10 @@ class QueueMachine:
         self._end_sessions(sorted(key for key in self._sessions if key[0] == meta.origin), failed=False)
         return self._end()
 
+    def serves(self) -> bool:
+        """Whether a consumer or a basic.get of this node holds or awaits messages."""
+        return self._local_sessions > 0
+
     def live(self) -> Mapping[int, int]:
         """Return log index -> number of (queue, message) pairs that are ready or held. Not a copy."""
         return self._live
@@ -140,6 +145,7 @@ class QueueMachine:
         queues, expired = queue_rows.read(stored)
         self._queues, self._expired = queues, dict.fromkeys(expired)
         self._consumers, self._sessions, self._live, self._dead = {}, {}, {}, []
+        self._local_sessions = 0
         for queue in queues.values():
             for consumer in queue.consumers.values():
                 self._remember(consumer, queue)
@@ -412,7 +418,11 @@ class QueueMachine:
 
     def _remember(self, consumer: Consumer, queue: Queue) -> None:
         self._consumers[consumer.key] = (consumer, queue)
-        self._sessions.setdefault(consumer.session, {})[consumer.key] = None
+        session = self._sessions.get(consumer.session)
+        if session is None:
+            session = self._sessions[consumer.session] = {}
+            self._local_sessions += consumer.session[0] == self._local_node
+        session[consumer.key] = None
 
     def _forget(self, consumer: Consumer, queue: Queue) -> None:
         del queue.consumers[consumer.key]
@@ -422,6 +432,7 @@ class QueueMachine:
         del session[consumer.key]
         if not session:
             del self._sessions[consumer.session]
+            self._local_sessions -= consumer.session[0] == self._local_node
 
     # --- queues ---
 

@@ -120,6 +120,10 @@ class TopologyMachine(TopologyState):
             self._end_queue(node, Reason.ORIGIN_GONE)
         return self._take_effects()
 
+    def serves(self) -> bool:
+        """Every node routes by its replica and wants it current."""
+        return True
+
     def live(self) -> Mapping[int, int]:
         """No entry's data is needed once it is applied."""
         return {}

@@ -45,6 +45,9 @@ class ListMachine:
     def live(self) -> Mapping[int, int]:
         return {}
 
+    def serves(self) -> bool:
+        return False
+
     def take_dead(self) -> list[int]:
         return []
 

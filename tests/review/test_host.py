@@ -36,6 +36,9 @@ class CountingMachine:
     def live(self) -> Mapping[int, int]:
         return {}
 
+    def serves(self) -> bool:
+        return False
+
     def take_dead(self) -> list[int]:
         return []
 

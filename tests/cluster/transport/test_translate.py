@@ -22,7 +22,7 @@ ENTRIES = (Entry(5, 3, 1, 1 << 41, b"\x00" * 1000), Entry(6, 3, 0, (1 << 41) + 1
 MESSAGES: list[rpc.Message] = [
     rpc.AppendEntries(1, 2, 3, 4, 2, 1, ENTRIES, quiet=True),
     rpc.AppendEntries(1, 2, 3, 0, 0, 0),
-    rpc.AppendReply(1, 2, 3, 4, rejected=True, hint_index=2, hint_term=1),
+    rpc.AppendReply(1, 2, 3, 4, rejected=True, hint_index=2, hint_term=1, lazy=True),
     rpc.Heartbeat(1, 2, 3, 4, 5),
     rpc.HeartbeatReply(1, 2, 3, 5),
     rpc.RequestVote(1, 2, 3, 4, 5, pre=True, transfer=True, commit=6, commit_term=7),
