@@ -170,7 +170,7 @@ class Config(BaseSettings):
         ByteSize(256 << 20), ge=0, description="free disk space below which publishes are refused"
     )
     cache_bytes_max: ByteSize = Field(
-        ByteSize(64 << 20), ge=1 << 20, description="memory for recent log entries"
+        ByteSize(16 << 20), ge=1 << 20, description="memory for recent log entries"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")

@@ -13,9 +13,10 @@ from node.store.cache import EntryCache
 from node.store.environment import Environment
 from node.store.group_log import GroupLog
 
-CACHE_BYTES_MAX = 64 << 20
-"""Recent entries in memory: at 100 MB/s what was published in the last half second."""
-WARM_BYTES_MAX = 16 << 20
+CACHE_BYTES_MAX = 16 << 20
+"""Recent entries in memory: at 100 MB/s what was published in the last 0.16 s, twenty times what a consumer that
+keeps up needs. What is older comes from the kernel's page cache."""
+WARM_BYTES_MAX = 4 << 20
 """Entries read back for delivery: a run goes out in several slices, but is read and checked once."""
 
 
