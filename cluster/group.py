@@ -25,6 +25,8 @@ TRIMS_MAX = 512
 """Rows deleted per group and turn: many at once would make a commit slow and its free list large."""
 BARRIER_RETRY_MS = 500
 """A read that was not answered by then may be lost with its leader, and is asked again under a new token."""
+ASK_AGAIN_MS = 100
+"""Least time between two requests for what was refused: each makes a node send all of its stream that waits."""
 
 ORIGIN_ROWS = b"o"
 MACHINE_ROWS = b"m"
@@ -84,7 +86,8 @@ class Group:
         self._ready_term = 0  # the term in which this node leads and has applied an entry of its own
         self._barriers: list[Barrier] = []
         self._next_token = 1
-        self._refused: dict[int, None] = {}  # nodes whose batches the log did not take
+        self._refused: dict[int, int] = {}  # nodes whose batch the log did not take, with its bytes
+        self._asked_again_ms = 0
         self._expected: tuple[int, int, int, int] = (0, 0, 0, 0)  # the last Expect acted upon
         self._bytes_since = self._entries_since = 0
         self._checkpoint = SnapshotMeta(0, 0, 0, raft.configuration, machine.version)
@@ -139,20 +142,24 @@ class Group:
         if self.intake.accepts(node, epoch, seq):
             if self.raft.propose(EntryKind.BATCH, [data]) is None:
                 self.intake.refused(node, epoch, seq)
-                self._refused[node] = None
+                self._refused[node] = len(data)
+            elif self._refused:
+                self._refused.pop(node, None)
             self.dirty = True
             return
         known, expected = self.intake.get(node)
         if epoch > known or seq > expected:
             outcome.expects.append((node, Expect(self.id, self.raft.term, known, expected)))
 
-    def _ask_again(self, outcome: Outcome) -> None:
+    def _ask_again(self, now_ms: int, outcome: Outcome) -> None:
         """Ask for what was refused, once a hand-over has failed or there is room, lest it wait to be overdue."""
-        if self.leads and not self.raft.has_room:
-            return
-        if self.leads:
-            outcome.expects.extend((node, self.expect_of(node)) for node in self._refused)
-        self._refused.clear()
+        if not self.leads:
+            self._refused.clear()
+        elif now_ms - self._asked_again_ms >= ASK_AGAIN_MS:
+            wanted = [node for node, size in self._refused.items() if self.raft.has_room(size)]
+            if wanted:
+                self._asked_again_ms = now_ms
+                outcome.expects.extend((node, self.expect_of(node)) for node in wanted)
 
     def receive_expect(self, leader: int, expect: Expect, now_ms: int, outcome: Outcome) -> None:
         """The leader is ready for this node's stream from a seq on: send all that is not applied."""
@@ -160,7 +167,7 @@ class Group:
         said = (leader, expect.term, expect.epoch, expect.seq)
         if expect.term < self.raft.term:
             return
-        repeated = said == self._expected and now_ms - stream.resent_at_ms < BARRIER_RETRY_MS
+        repeated = said == self._expected and now_ms - stream.resent_at_ms < ASK_AGAIN_MS // 2
         stream.leader = leader
         if not repeated:
             self._expected = said
@@ -207,7 +214,7 @@ class Group:
         if self._barriers:
             self._pass_barriers(outcome)
         if self._refused:
-            self._ask_again(outcome)
+            self._ask_again(now_ms, outcome)
         self._housekeeping(outcome)
         self.raft.is_lazy = not (stream.pending or self._barriers or self.machine.serves())
         if self.raft.has_ready():
@@ -274,6 +281,7 @@ class Group:
         node, epoch = GONE.unpack(entry.data)
         if not self.origins.end(node, epoch):
             return
+        self._refused.pop(node, None)
         effects = self.machine.origin_gone(Meta(entry.index, entry.ts, node))
         if node != self.node:
             self._emit(effects, outcome)

@@ -165,12 +165,13 @@ class Raft:
         """The peers as their leader sees them; empty elsewhere."""
         return self.leadership.progress if self.leadership is not None else {}
 
-    @property
-    def has_room(self) -> bool:
-        """Whether this leader takes proposals again: it is not handing over, and half of its bound is free."""
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether this leader would take so much now: it is not handing over, and half of its bound is free."""
         lead = self.leadership
-        bound = self.options.uncommitted_bytes_max
-        return lead is not None and not lead.transferee and lead.uncommitted_bytes * 2 <= bound
+        if lead is None or lead.transferee:
+            return False
+        bound, waiting = self.options.uncommitted_bytes_max, lead.uncommitted_bytes
+        return not waiting or (waiting * 2 <= bound and waiting + size_bytes <= bound)
 
     def keeps_up(self, peer: int) -> bool:
         """Whether a peer has acknowledged an entry of this term and is close to the end of the log."""

@@ -120,6 +120,8 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
     if method.passive:
         name = queue_name(channel, method.queue)
         check_may_see(session, "queue", name)
+        # A queue that was deleted elsewhere may still be in this replica, and would then be given to its group anew.
+        yield from current(channel, METADATA_GROUP)
         record = yield from find_queue(channel, name)
         ensure(session, record)
         yield from current(channel, record.group)

@@ -181,7 +181,7 @@ def test_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         elif action == 27:
             a, b = rng.sample(list(world.nodes), 2)
             world.rules[(a, b)] = LinkRules(
-                (0, rng.choice((1, 5, 300))), rng.choice((0, 20)), rng.choice((0, 20))
+                (0, rng.choice((1, 5, 300))), rng.choice((0, 20)), rng.choice((0, 20)), is_ordered=False
             )
         elif action == 28:
             a, b = rng.sample(list(world.nodes), 2)

@@ -96,13 +96,19 @@ class Faults:
 
     def lossy_link(self, node: int) -> None:
         rules = LinkRules(
-            (0, self.rng.choice((1, 5, 60))), self.rng.choice((0, 10, 60)), self.rng.choice((0, 20, 60))
+            (0, self.rng.choice((1, 5, 60))),
+            is_ordered=False,
+            loss=self.rng.choice((0, 10, 60)),
+            double=self.rng.choice((0, 20, 60)),
         )
         self._set_rules(node, rules)
 
     def slow_link(self, node: int) -> None:
         # Stragglers outlive the connection and the process that they were for.
-        self._set_rules(node, LinkRules(self.rng.choice(((20, 20), (0, 200), (0, 3_000)))))
+        self._set_rules(
+            node,
+            LinkRules(self.rng.choice(((20, 20), (0, 200), (0, 3_000))), is_ordered=self.rng.random() < 0.5),
+        )
 
     def small_frames_only(self, node: int) -> None:
         self._set_rules(node, LinkRules(bytes_max=400))

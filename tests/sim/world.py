@@ -35,10 +35,11 @@ class LinkRules:
     """How a directed link behaves now.
 
     Args:
-        delay_ms: bounds of the delay of an envelope; drawn per envelope, so a wide range reorders.
+        delay_ms: bounds of the delay of an envelope, drawn for each.
         loss, double: probability per envelope, in percent.
         cut: nothing passes.
         bytes_max: larger envelopes vanish (a network that loses large packets); None: no limit.
+        is_ordered: envelopes of one connection never overtake each other.
     """
 
     delay_ms: tuple[int, int] = (0, 3)
@@ -46,6 +47,7 @@ class LinkRules:
     double: int = 0
     cut: bool = False
     bytes_max: int | None = None
+    is_ordered: bool = True
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class World:
         self._start = start
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
+        self._arrivals: dict[tuple[int, int], int] = {}  # (source, target): when the last envelope arrives
 
     # -- time ------------------------------------------------------------------------------------------
 
@@ -189,6 +192,7 @@ class World:
             self._plan_connect(node, peer)
             return
         sim.links_up.add(peer)
+        self._arrivals.pop((node, peer), None)  # what an earlier connection left behind may come later
         self.note(f"n{node}", "link up", f"n{peer}")
         self.touched[node] = sim
         sim.process.peer_up(peer, other.boot)
@@ -315,7 +319,11 @@ class World:
             return
         copies = 2 if self.random.randrange(100) < rules.double else 1
         for _ in range(copies):
-            self.after(self.random.randint(*rules.delay_ms), lambda: self._arrive(sim.id, peer, envelope))
+            at_ms = self.now_ms + self.random.randint(*rules.delay_ms)
+            if rules.is_ordered:
+                at_ms = max(at_ms, self._arrivals.get((sim.id, peer), 0))
+                self._arrivals[sim.id, peer] = at_ms
+            self.after(at_ms - self.now_ms, lambda: self._arrive(sim.id, peer, envelope))
 
     def _arrive(self, source: int, target: int, envelope: Envelope) -> None:
         sim = self.nodes[target]
