@@ -1,7 +1,7 @@
 """A simulated cluster of whole nodes, and client connections to them: bytes in, bytes out, no sockets."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cluster.host import HostOptions
@@ -11,6 +11,7 @@ from node.core import CoreTurn, NodeCore
 from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
 from node.session.shared import Options as SessionOptions
 from tests.amqp_client import AmqpClient, ClientEvent
+from tests.sim.history import Violation
 from tests.sim.limits import Limits
 from tests.sim.world import SimNode, World
 
@@ -106,6 +107,25 @@ class SimClient:
                 self.on_gone()
 
 
+class WatchedFrontend:
+    """A node's sessions; what its groups tell them must answer this process, not one before it."""
+
+    def __init__(self, core: NodeCore) -> None:
+        self._core = core
+        self._frontend = core.frontend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frontend, name)
+
+    def on_effects(self, group: int, effects: Iterable[object]) -> None:
+        """Effects name tickets and consumers by numbers that the process has given out."""
+        for effect in effects:
+            number = getattr(effect, "ticket", getattr(effect, "consumer", 0))
+            if number > self._core._ids:
+                raise Violation("effect of an earlier process", f"n{self._core.node_id} g{group} {effect}")
+        self._frontend.on_effects(group, effects)
+
+
 class SimCluster:
     """Nodes of a `World` that are whole `NodeCore`s."""
 
@@ -151,6 +171,7 @@ class SimCluster:
             draw_bytes=rng.randbytes,
             now_ms=world.now_ms + sim.clock_ms,
         )
+        core.frontend = WatchedFrontend(core)  # type: ignore[assignment]  # it stands in for a Frontend
         self.cores[sim.id] = core
         return core
 
