@@ -37,7 +37,11 @@ class Network:
         judge_store: Callable[[int, str, bool], str] | None = None,
     ) -> None:
         self._listen = listen
-        self.links = {node: Link(identity, node, *peers[node], events) for node in sorted(peers)}
+        # A refusal proves nothing while the peer speaks to this node: its address may have moved, as containers' do.
+        watched = LinkEvents(
+            events.up, lambda node, refused: events.down(node, refused and not servicer.hears(node))
+        )
+        self.links = {node: Link(identity, node, *peers[node], watched) for node in sorted(peers)}
         nodes = frozenset({identity.node, *peers})
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         servicer = PeerServicer(

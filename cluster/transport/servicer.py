@@ -41,6 +41,7 @@ class PeerServicer(pb_grpc.PeerServicer):
         self._receive = receive
         self._on_hello = on_hello
         self._refused: set[str] = set()
+        self._streams: dict[int, int] = {}  # open ones, by node
 
     async def Exchange(self, _requests: object, context: Context) -> None:  # noqa: N802 - the name in the .proto
         """One stream of one peer, from its hello to its end."""
@@ -56,6 +57,18 @@ class PeerServicer(pb_grpc.PeerServicer):
             return
         if hello.lane == pb.LANE_CONTROL:
             self._on_hello(hello.node)
+        self._streams[hello.node] = self._streams.get(hello.node, 0) + 1
+        try:
+            await self._take(hello, context)
+        finally:
+            self._streams[hello.node] -= 1
+
+    def hears(self, node: int) -> bool:
+        """Whether a process of this peer has a stream open to here: then it lives, whatever its address says."""
+        return self._streams.get(node, 0) > 0
+
+    async def _take(self, hello: pb.Hello, context: Context) -> None:
+        frame: object
         while isinstance(frame := await context.read(), pb.Frame):
             try:
                 envelope = from_envelope(
