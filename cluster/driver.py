@@ -28,6 +28,8 @@ class Turn(Protocol):
     envelopes: dict[int, Envelope]
     outputs: list[Any]
     more: bool
+    resets: list[int]
+    endings: list[tuple[int, int, str]]
 
 
 class Core(Protocol):
@@ -163,5 +165,11 @@ class Driver:
             self._send(turn.envelopes)
         if turn.outputs:
             self._carry_out(turn.outputs)
+        for group, node, reason in turn.endings:
+            logger.info("group %d: the sessions of node %d end: %s", group, node, reason)
+        if turn.resets:
+            logger.warning(
+                "groups %s took this node for dead: clients with state there are cut off", turn.resets
+            )
         if turn.more:
             self.wake()

@@ -67,6 +67,7 @@ class Turn:
         passed: tickets of barriers that this replica has reached.
         resets: groups in which this node's epoch ended: sessions with state there are void.
         lost: memory groups of other nodes that are gone with their process.
+        endings: (group, node, reason) where this node, as the leader, had a process taken for dead.
         more: there is more to do without waiting for anything.
     """
 
@@ -77,6 +78,7 @@ class Turn:
     passed: list[int] = field(default_factory=list)
     resets: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    endings: list[tuple[int, int, str]] = field(default_factory=list)
     more: bool = False
 
 
@@ -432,21 +434,26 @@ class Host:
                 continue
             for node, epoch in group.origins.alive():
                 peer = self.peers.get(node)
-                if peer is None or not self._has_ended(peer, epoch >> EPOCH_SHIFT):
+                reason = self._end_of(peer, epoch >> EPOCH_SHIFT) if peer is not None else ""
+                if not reason:
                     continue
                 mark = (epoch, group.raft.term)
                 if self._gone_proposed.get((group.id, node)) != mark and group.propose_gone(node, epoch):
                     self._gone_proposed[(group.id, node)] = mark
+                    self._turn.endings.append((group.id, node, reason))
 
     def _give_up_links(self) -> None:
         """What was submitted to the memory of a process that is gone has nobody to answer it, now or later."""
         for node, peer in self.peers.items():
             link = self.links[MEMORY_GROUP + node]
-            if link.stream.submitted > link.stream.applied and self._has_ended(peer, peer.boot):
+            if link.stream.submitted > link.stream.applied and self._end_of(peer, peer.boot):
                 link.stream.restart()
                 self._turn.lost.append(link.id)
 
-    def _has_ended(self, peer: Peer, boot: int) -> bool:
-        if boot < peer.boot or (peer.ended and boot == peer.boot):
-            return True
-        return self.now_ms - peer.heard_ms > self.options.silent_ms_max
+    def _end_of(self, peer: Peer, boot: int) -> str:
+        """Why a process of a peer is taken for dead; empty if it is not."""
+        if boot < peer.boot:
+            return "it has started anew"
+        if peer.ended and boot == peer.boot:
+            return "its address refuses connections"
+        return "it is silent" if self.now_ms - peer.heard_ms > self.options.silent_ms_max else ""

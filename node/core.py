@@ -40,6 +40,8 @@ class CoreTurn:
     envelopes: dict[int, Envelope] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     more: bool = False
+    resets: list[int] = field(default_factory=list)
+    endings: list[tuple[int, int, str]] = field(default_factory=list)
 
 
 def ticket_of(parts: tuple[bytes, ...]) -> int:
@@ -172,7 +174,7 @@ class NodeCore:
         outputs = frontend.take_output()
         self.host.memory.forget_dead()
         more = self.host.has_work() or frontend.has_work
-        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more)
+        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more, turn.resets, turn.endings)
 
     def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, int]]) -> None:
         applied = self.host.stream(group).applied
