@@ -225,6 +225,11 @@ class Run:
 
     def _demand_service(self, topology: BadTopology) -> None:
         """In a bad topology that stays, every node of the healthy quorum serves its clients in time."""
+        with self._step_of_its_own():
+            # Others wait before the probes in the same streams: with small bounds, longer than any limit.
+            for actor in self.actors:
+                if isinstance(actor, Publisher):
+                    actor.stop()
         limit_ms = ELECTIONS_MAX * 2 * self.limits.election_ticks * 50 + self.limits.silent_ms_max + 5_000
         for node in topology.served:
             for exchange, key, queues in self.routes():
