@@ -1,8 +1,8 @@
 """exchange.* and queue.*: what changes or reads the topology.
 
-Metadata says what should be, and the queue's group follows: a declaration goes through group 0 first and
-then to the queue's group; a deletion goes to the queue's group first, which alone knows whether the queue is
-empty or in use.
+Metadata says what should be, and the queue's group follows: a declaration is answered when group 0 has it, and
+the queue's group hears of it on the same stream before anything that uses it; a deletion goes to the queue's
+group first, which alone knows whether the queue is empty or in use.
 """
 
 from collections.abc import Generator
