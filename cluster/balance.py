@@ -49,7 +49,7 @@ class Balance:
                 # Not again where a campaign waits for its votes, perhaps for the own one to be durable.
                 if group.raft.is_idle and self._majority_up(group):
                     group.raft.campaign()
-                    group.dirty = True
+                    group.touch()
                 continue
             peer = self._peers.get(preferred)
             if not group.leads or peer is None or not peer.up or now_ms - peer.since_ms < SETTLED_MS:
@@ -57,7 +57,7 @@ class Balance:
             if now_ms - group.offered_ms >= HAND_BACK_MS and group.raft.keeps_up(preferred):
                 group.offered_ms = now_ms
                 group.raft.transfer_leader(preferred)
-                group.dirty = True
+                group.touch()
                 return
 
     def hand_over(self) -> bool:
@@ -75,7 +75,7 @@ class Balance:
             if not raft.transferee:
                 progress = raft.progress
                 raft.transfer_leader(max(others, key=lambda node: progress[node].match_index))
-                group.dirty = True
+                group.touch()
         return leads
 
     def _majority_up(self, group: Group) -> bool:

@@ -50,6 +50,9 @@ class Core(Protocol):
     def tick(self, now_ms: int) -> None:
         """Time has passed."""
 
+    def has_news(self) -> bool:
+        """Whether `flush` would do or tell anything."""
+
     def flush(self, now_ms: int) -> Any:
         """Return a `Turn`."""
 
@@ -118,12 +121,12 @@ class Driver:
     def receive(self, envelope: Envelope) -> None:
         """An envelope of a peer arrived."""
         self._guarded(self._core.receive, envelope)
-        self.wake()
+        self._wake_for_news()
 
     def persisted(self, number: int) -> None:
         """The writer made all turns up to this one durable."""
         self._guarded(self._core.persisted, number)
-        self.wake()
+        self._wake_for_news()
 
     def peer_up(self, node: int, boot: int) -> None:
         """A link stands."""
@@ -139,7 +142,12 @@ class Driver:
         # Planned anew from now, not from when it was due: ticks missed in a pause are not made up for.
         self._ticking = self._loop.call_later(TICK_S, self._tick)
         self._guarded(self._core.tick, self._clock.now_ms())
-        self.wake()
+        self._wake_for_news()
+
+    def _wake_for_news(self) -> None:
+        # Half of what comes in only confirms what is known: the second of two acknowledgements, the own flush.
+        if not self._planned and not self._stopped and self._core.has_news():
+            self.wake()
 
     def _turn(self) -> None:
         self._planned = False

@@ -62,8 +62,19 @@ class Outcome:
 class Group:
     """One replicated group on this node."""
 
-    def __init__(self, raft: Raft, machine: StateMachine, store: LogStore, stream: OriginStream) -> None:
-        """The machine is restored from the store's saved state; `raft` starts at its position."""
+    def __init__(
+        self,
+        raft: Raft,
+        machine: StateMachine,
+        store: LogStore,
+        stream: OriginStream,
+        touched: dict[int, "Group"],
+    ) -> None:
+        """The machine is restored from the store's saved state; `raft` starts at its position.
+
+        Args:
+            touched: the host's; the groups that have something to do in the next turn.
+        """
         self.id = stream.group
         self.node = stream.node
         self.raft = raft
@@ -74,7 +85,7 @@ class Group:
         self.applied = 0
         self.applied_term = 0
         self.last_ts = 0
-        self.dirty = True
+        self._touched = touched
         self.held = False  # a snapshot of this group is being sent: no checkpoint, no trim
         self.busy = False  # a checkpoint is on its way to the disk
         self._store = store
@@ -122,15 +133,25 @@ class Group:
 
     # -- what others ask of the group ------------------------------------------------------------------
 
-    def submit(self, parts: tuple[bytes, ...]) -> None:
-        """One command for this group, on this node's stream."""
-        self.stream.submit(parts)
-        self.dirty = True
+    def touch(self) -> None:
+        """There may be something to do: have a share of the next turn."""
+        self._touched[self.id] = self
+
+    def submit(self, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
+        """One command for this group, on this node's stream.
+
+        Args:
+            is_patient: nobody waits for it, so it goes with the next command that somebody waits for, or after a tick.
+        """
+        self.stream.submit(parts, is_patient=is_patient)
+        if not is_patient:
+            self.touch()
 
     def barrier(self, ticket: int) -> None:
         """The ticket comes back in `Outcome.passed` once this replica is current (Raft dissertation 6.4)."""
         self._barriers.append(Barrier(ticket, self.stream.submitted))
-        self.dirty = True
+        self.stream.hurry()
+        self.touch()
 
     def receive_batch(self, node: int, data: bytes, outcome: Outcome) -> None:
         """A batch of another node's stream: propose it if it is the next one, or say which one is."""
@@ -145,7 +166,7 @@ class Group:
                 self._refused[node] = len(data)
             elif self._refused:
                 self._refused.pop(node, None)
-            self.dirty = True
+            self.touch()
             return
         known, expected = self.intake.get(node)
         if epoch > known or seq > expected:
@@ -187,20 +208,22 @@ class Group:
 
     def propose_gone(self, node: int, epoch: int) -> bool:
         """As the leader: the process behind a stream has ended. False: not taken now, propose it again."""
-        self.dirty = True
+        self.touch()
         return self.raft.propose(EntryKind.ORIGIN_GONE, [GONE.pack(node, epoch)]) is not None
 
     def tick(self) -> None:
         """A tick has passed; most bring nothing to do."""
         self.raft.tick()
-        if self.raft.has_ready() or self._barriers or self.stream.has_gathered or self._refused:
-            self.dirty = True
+        if self.stream.has_gathered:
+            self.stream.hurry()
+            self.touch()
+        elif self._barriers or self._refused or self.raft.has_ready():
+            self.touch()
 
     # -- a turn ----------------------------------------------------------------------------------------
 
     def collect(self, turn: int, now_ms: int, outcome: Outcome) -> None:
         """This group's share of a turn: at most one Ready."""
-        self.dirty = False
         stream = self.stream
         if stream.leader != self.raft.leader:
             stream.leader = 0
@@ -218,7 +241,7 @@ class Group:
         self._housekeeping(outcome)
         self.raft.is_lazy = not (stream.pending or self._barriers or self.machine.serves())
         if self.raft.has_ready():
-            self.dirty = True
+            self.touch()
 
     def _carry_out(self, ready: Ready, outcome: Outcome) -> None:
         outcome.ready_number = ready.number
@@ -274,7 +297,7 @@ class Group:
         effects = self.machine.apply(meta, entry.data, HEADER.size)
         if node == self.node and epoch == self.stream.epoch:
             self.stream.accept_applied(seq)
-            self.dirty = True
+            self.touch()
         self._emit(effects, outcome)
 
     def _apply_gone(self, entry: Entry, outcome: Outcome) -> None:
@@ -345,7 +368,8 @@ class Group:
         elif self._trims:
             self._write(outcome).trims = self._trims[:TRIMS_MAX]
             del self._trims[:TRIMS_MAX]
-            self.dirty = self.dirty or bool(self._trims)
+            if self._trims:
+                self.touch()
 
     def save(self, outcome: Outcome) -> None:
         """Save the state as it is now; the log may then forget all up to the checkpoint before this one."""
@@ -377,7 +401,7 @@ class Group:
     def saved(self) -> None:
         """The checkpoint is durable."""
         self.busy = False
-        self.dirty = True
+        self.touch()
 
     def installed(self, outcome: Outcome) -> None:
         """The store holds another member's state, durably: become it."""
@@ -386,4 +410,4 @@ class Group:
         self._load()
         self.raft.on_applied(self.applied)
         self._reset(outcome)
-        self.dirty = True
+        self.touch()

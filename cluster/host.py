@@ -110,6 +110,7 @@ class Host:
         self.node = options.node
         self.now_ms = now_ms
         self.groups: dict[int, Group] = {}
+        self._touched: dict[int, Group] = {}
         self.peers = {node: Peer(heard_ms=now_ms) for node in options.nodes if node != options.node}
         self.links: dict[int, MemoryLink] = {}
         self._store = store
@@ -147,15 +148,18 @@ class Host:
         )
         raft = Raft(options, view, draw, view.snapshot_meta().index)
         raft.clock_ts = self.now_ms
-        group = Group(raft, machine, self._store, OriginStream(self.node, gid, epoch))
+        group = Group(raft, machine, self._store, OriginStream(self.node, gid, epoch), self._touched)
         group.submit(())  # begins this process's epoch, which ends the one before it
         self.groups[gid] = group
 
     # -- inputs ----------------------------------------------------------------------------------------
 
-    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
-        """One command, in pieces, onto this node's stream into any group."""
-        self._stream_owner(group).submit(parts)
+    def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
+        """One command, in pieces, onto this node's stream into any group; see `Group.submit`."""
+        if group < MEMORY_GROUP:
+            self.groups[group].submit(parts, is_patient=is_patient)
+        else:
+            self._stream_owner(group).submit(parts)
 
     def _stream_owner(self, group: int) -> Group | MemoryGroup | MemoryLink:
         if group < MEMORY_GROUP:
@@ -246,7 +250,7 @@ class Host:
             self.links[MEMORY_GROUP + node].up = False
             for group in self.groups.values():
                 group.raft.peer_lost(node)
-                group.dirty = True
+                group.touch()
         if refused and not peer.ended:
             peer.ended = True
             self._end_origins()
@@ -276,7 +280,8 @@ class Host:
         for gid, message in envelope.messages:
             group = self.groups[gid]
             group.raft.step(message)
-            group.dirty = True
+            if group.raft.has_ready():
+                group.touch()
         for batch in envelope.batches:
             if batch.group == self.memory.id:
                 self._emit(batch.group, self.memory.receive_batch(node, batch.data, self.now_ms))
@@ -317,7 +322,8 @@ class Host:
         if waiting.checkpoint:
             group.saved()
         self._send(group, waiting.messages)
-        group.dirty = True
+        if group.raft.has_ready():
+            group.touch()
 
     # -- the turn --------------------------------------------------------------------------------------
 
@@ -328,11 +334,12 @@ class Host:
         # Twice: what was applied in the first pass makes room for the next batch, and the commit index that
         # rose travels with that batch instead of in an envelope of its own.
         for _ in range(2):
-            for group in self.groups.values():
-                if group.dirty:
-                    outcome = Outcome()
-                    group.collect(turn.number, self.now_ms, outcome)
-                    self._dispatch(group, outcome)
+            touched = list(self._touched.values())
+            self._touched.clear()
+            for group in touched:
+                outcome = Outcome()
+                group.collect(turn.number, self.now_ms, outcome)
+                self._dispatch(group, outcome)
         if self.memory.dirty:
             effects, expects = self.memory.collect(turn.number, self.now_ms)
             self._emit(self.memory.id, effects)
@@ -355,9 +362,13 @@ class Host:
 
     def has_work(self) -> bool:
         """Whether another `flush` would do something now."""
-        if self.memory.dirty or any(group.dirty for group in self.groups.values()):
-            return True
-        return any(link.dirty for link in self.links.values())
+        return bool(self._touched) or self.memory.dirty or any(link.dirty for link in self.links.values())
+
+    def has_news(self) -> bool:
+        """Whether a `flush` would do something now, or tell something: what came in may have been news to nobody."""
+        turn = self._turn
+        told = turn.envelopes or turn.effects or turn.writes or turn.passed or turn.lost or turn.endings
+        return bool(told) or self.has_work() or self._transfers.is_sending
 
     def _release_idle(self) -> None:
         """What waits for no write need not wait at all."""

@@ -58,14 +58,26 @@ class OriginStream:
     _ends: list[tuple[int, int]] = field(default_factory=list)  # (parts, bytes) after each gathered command
     _bytes: int = 0
     _unapplied_bytes: int = 0
+    _is_urgent: bool = False  # somebody waits for what was gathered
 
     @property
     def has_gathered(self) -> bool:
         """Whether commands wait to be formed into a batch."""
         return bool(self._ends)
 
-    def submit(self, parts: tuple[bytes, ...]) -> None:
-        """Gather one command; it becomes part of a batch in a later `form`."""
+    def hurry(self) -> None:
+        """What was gathered has waited long enough, or somebody waits for it now."""
+        self._is_urgent = bool(self._ends)
+
+    def submit(self, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
+        """Gather one command; it becomes part of a batch in a later `form`.
+
+        Args:
+            is_patient: it does not make a batch by itself, but goes with one that is made for another command, or
+                after `hurry`.
+        """
+        if not is_patient:
+            self._is_urgent = True
         self._parts.extend(parts)
         size = 0
         for part in parts:
@@ -77,7 +89,7 @@ class OriginStream:
 
     def form(self, turn: int) -> list[PendingBatch]:
         """Close what was gathered into numbered batches, unless enough is under way already."""
-        if not self._ends or not self._may_form():
+        if not self._is_urgent or not self._may_form():
             return []
         formed: list[PendingBatch] = []
         start = start_bytes = done = 0
@@ -98,6 +110,7 @@ class OriginStream:
         self.pending.extend(formed)
         if done == count:
             self._parts, self._ends, self._bytes = [], [], 0
+            self._is_urgent = False
         else:
             self._parts = self._parts[start:]
             self._ends = [(parts - start, size - start_bytes) for parts, size in self._ends[done:]]
@@ -138,6 +151,7 @@ class OriginStream:
         self.pending_bytes = self._bytes = self._unapplied_bytes = 0
         self.pending.clear()
         self._parts, self._ends = [], []
+        self._is_urgent = False
 
 
 class Origins:

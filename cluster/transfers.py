@@ -51,6 +51,11 @@ class Transfers:
         group.held = True
         self._envelope(peer).offers.append(SnapshotOffer(group.id, group.raft.term, meta, self._begun))
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a transfer from here is under way, which may go on with any turn."""
+        return bool(self._senders)
+
     def send(self) -> None:
         """Put the parts that may go out into this turn's envelopes."""
         for sender in self._senders.values():
@@ -99,7 +104,7 @@ class Transfers:
             # All is staged: Raft judges the position; if it takes it, the rows go in with its word.
             group.staged = receiver.rows
             group.raft.step(InstallSnapshot(receiver.sender, self._node, receiver.term, receiver.meta))
-            group.dirty = True
+            group.touch()
 
     def _receive_reply(self, node: int, reply: SnapshotPartReply, now_ms: int) -> None:
         key = (reply.group, node)
@@ -119,7 +124,7 @@ class Transfers:
         group = self._groups[key[0]]
         group.held = any(gid == key[0] for gid, _ in self._senders)
         group.raft.report_snapshot(key[1], ok=ok)
-        group.dirty = True
+        group.touch()
 
     def drop_peer(self, node: int) -> None:
         """A peer has a new process: what was under way to its old one is void."""

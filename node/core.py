@@ -88,9 +88,9 @@ class NodeCore:
             return self._memory_machine
         return self.shards.get(GroupId(group))
 
-    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+    def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
         """One command onto this node's origin stream of a group."""
-        self.host.submit(group, parts)
+        self.host.submit(group, parts, is_patient=is_patient)
         handed_over = self._handed_over.get(group)
         if handed_over is not None:
             # The owner's machine replies to its own node only; here "carried out" is reply enough.
@@ -149,6 +149,10 @@ class NodeCore:
         self._ticks += 1
         if self._ticks % DUTY_TICKS == 0:
             self._repair()
+
+    def has_news(self) -> bool:
+        """Whether `flush` would do or tell anything."""
+        return self.host.has_news() or self.frontend.has_work or self.frontend.has_output
 
     def flush(self, now_ms: int) -> CoreTurn:
         """Everything there is to do since the last turn."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from node.broker import commands
 from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
+from node.broker.queue import NO_ACK_WINDOW
 from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed
 from node.session.deliver import Consumer, send_got
 from node.session.rules import check_access, ensure, find_queue, made_name, queue_name, refused
@@ -49,7 +50,10 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
     priority = _priority(channel, method, name)
     record = yield from find_queue(channel, name)
     ensure(session, record)
-    consumer = Consumer(session.node.next_id(), channel, tag, record.group, no_ack=method.no_ack)
+    window = NO_ACK_WINDOW if method.no_ack else channel.prefetch
+    consumer = Consumer(
+        session.node.next_id(), channel, tag, record.group, no_ack=method.no_ack, window=window
+    )
     channel.groups[record.group] = None
     command = commands.attach(
         channel.ask(record.group),
@@ -113,7 +117,9 @@ def get(channel: "ChannelSession", method: methods.BasicGet) -> Script:
         send_got(channel, record.group, holder, value, no_ack=method.no_ack)
         if method.no_ack:
             first_id = value.slice.first_id
-            session.node.submit(record.group, commands.settle(holder, [(first_id, first_id)]))
+            session.node.submit(
+                record.group, commands.settle(holder, [(first_id, first_id)]), is_patient=True
+            )
     else:
         channel.send(methods.BasicGetEmpty())
 

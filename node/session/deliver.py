@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _DELIVER = struct.pack(">HH", 60, 60)
 _GET_OK = struct.pack(">HH", 60, 71)
+OWED_SHARE = 4
+"""A settled share of the window that is told at once, 1 in so many: else deliveries would stop and go."""
+
 _FLAG = (b"\x00", b"\x01")
 _MESSAGE_COUNT = struct.Struct(">I")
 
@@ -30,21 +33,32 @@ class Consumer:
         tag: its name on the channel.
         group: where its queue lives.
         no_ack: True: what is written to the socket is settled.
+        window: messages that the group assigns to it before it settles some; 0: no bound.
     """
 
-    __slots__ = ("backlog", "channel", "group", "head", "id", "no_ack", "tag")
+    __slots__ = ("_owed", "backlog", "channel", "group", "head", "id", "no_ack", "tag", "window")
 
     def __init__(
-        self, consumer_id: int, channel: "ChannelSession", tag: str, group: int, *, no_ack: bool
+        self, consumer_id: int, channel: "ChannelSession", tag: str, group: int, *, no_ack: bool, window: int
     ) -> None:
         self.id = consumer_id
         self.channel = channel
         self.tag = tag
         self.group = group
         self.no_ack = no_ack
+        self.window = window
+        self._owed = 0  # settled by the client since it was last urgent to tell the group
         name = tag.encode()
         self.head = _DELIVER + bytes((len(name),)) + name
         self.backlog: deque[Slice] = deque()
+
+    def can_wait(self, count: int) -> bool:
+        """Whether the group may be told later that `count` more are settled: most of the window is still open."""
+        self._owed += count
+        if self._owed * OWED_SHARE < self.window or not self.window:
+            return True
+        self._owed = 0
+        return False
 
 
 def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
@@ -69,7 +83,10 @@ def flush(consumer: Consumer) -> None:
         tag = channel.amqp.record_delivery(consumer.id, piece.first_id, piece.count, no_ack=consumer.no_ack)
         _write(channel, consumer.group, piece, consumer.head, tag, b"")
     if last_id and consumer.no_ack:
-        session.node.submit(consumer.group, commands.settle(consumer.id, [(first_id, last_id)]))
+        is_patient = consumer.can_wait(last_id - first_id + 1)
+        session.node.submit(
+            consumer.group, commands.settle(consumer.id, [(first_id, last_id)]), is_patient=is_patient
+        )
     if backlog:
         session.stalled[consumer.id] = consumer
         if session.writable:

@@ -106,6 +106,11 @@ class Frontend:
         return bool(self._shared.stalled)
 
     @property
+    def has_output(self) -> bool:
+        """Whether `take_output` would say anything."""
+        return bool(self._shared.dirty or self._shared.outputs)
+
+    @property
     def connection_count(self) -> int:
         """Open client connections."""
         return len(self._sessions)

@@ -26,12 +26,13 @@ class NodePort(Protocol):
     def machine(self, group: int) -> "QueueMachine | None":
         """The local replica of a shard or this node's memory group; None for another node's memory group."""
 
-    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+    def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
         """Append one command to this node's origin stream of `group`: exactly once, in order of the calls.
 
         Args:
             group: 0, a shard, or MEMORY_GROUP + the id of any node.
             parts: one whole command in pieces; kept by reference until they are joined.
+            is_patient: nobody waits for it: it may go with a later command to the group, or after the next tick.
         """
 
     def barrier(self, group: int, ticket: int) -> None:

@@ -8,6 +8,7 @@ from node.broker import commands
 if TYPE_CHECKING:
     from node.amqp.events import Settle
     from node.session.channel import ChannelSession
+    from node.session.session import Session
 
 Delivered = tuple[int, int, int]
 """Consumer, first and last delivery id."""
@@ -16,17 +17,24 @@ Delivered = tuple[int, int, int]
 def settle(channel: "ChannelSession", event: "Settle") -> None:
     """Tell the groups what became of deliveries."""
     outcome = event.outcome
-    submit = channel.session.node.submit
+    session = channel.session
+    submit = session.node.submit
     for consumer, ranges in by_consumer(event.deliveries).items():
         group = channel.holders.get(consumer)
         if group is None:
             continue
         if outcome is Outcome.ACK:
-            submit(group, commands.settle(consumer, ranges))
+            submit(group, commands.settle(consumer, ranges), is_patient=_can_wait(session, consumer, ranges))
         elif outcome is Outcome.REJECT:
             submit(group, commands.discard(consumer, ranges))
         else:
             submit(group, commands.give_back(consumer, ranges, failed=True))
+
+
+def _can_wait(session: "Session", consumer_id: int, ranges: list[tuple[int, int]]) -> bool:
+    """An ack is answered by nothing; only a consumer that soon has no credit left waits for what it brings."""
+    consumer = session.shared.consumers.get(consumer_id)
+    return consumer is None or consumer.can_wait(sum([last - first + 1 for first, last in ranges]))
 
 
 def by_consumer(deliveries: list[Delivered]) -> dict[int, list[tuple[int, int]]]:

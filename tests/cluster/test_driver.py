@@ -25,6 +25,7 @@ class RecordingCore:
         self.calls: list[str] = []
         self.turns: list[Turn] = []
         self.fail_on = ""
+        self.news = True
 
     def _record(self, call: str) -> None:
         self.calls.append(call)
@@ -44,6 +45,9 @@ class RecordingCore:
 
     def tick(self, now_ms: int) -> None:
         self._record("tick")
+
+    def has_news(self) -> bool:
+        return self.news
 
     def flush(self, now_ms: int) -> Turn:
         self._record("flush")
@@ -81,6 +85,22 @@ def test_inputs_of_one_pass_are_one_turn() -> None:
         return core.calls
 
     assert asyncio.run(run()) == ["receive 2", "persisted 7", "up 3 9", "down 3 True", "flush"]
+
+
+def test_inputs_that_are_no_news_make_no_turn() -> None:
+    """The second of two acknowledgements, or the end of a write that the majority did not wait for, costs no turn."""
+
+    async def run() -> list[str]:
+        core = RecordingCore()
+        core.news = False
+        driver = Shells(core).driver
+        driver.receive(Envelope(2, 1, 1))
+        driver.persisted(7)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return core.calls
+
+    assert asyncio.run(run()) == ["receive 2", "persisted 7"]
 
 
 def test_turn_is_written_before_it_is_sent_and_answered() -> None:

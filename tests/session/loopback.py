@@ -50,7 +50,7 @@ class Loopback:
         """The replica."""
         return self.machines.get(group)
 
-    def submit(self, group: int, parts: tuple[bytes, ...]) -> None:
+    def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
         """Queue a command of this node."""
         self.submitted += 1
         self._waiting.setdefault(group, []).append((NODE, b"".join(parts)))

@@ -145,7 +145,7 @@ class Faults:
             if group.raft.is_leader:
                 self.world.note(f"n{node}", "transfer", f"g{group.id}", f"to n{other}")
                 group.raft.transfer_leader(other)
-                group.dirty = True
+                group.touch()
         self.world.touched[node] = sim
         self.world.wake(sim)
 
@@ -155,7 +155,7 @@ class Faults:
             group = self.rng.choice(list(self.run.cluster.cores[node].host.groups.values()))
             self.world.note(f"n{node}", "campaign", f"g{group.id}")
             group.raft.campaign()
-            group.dirty = True
+            group.touch()
             self.world.touched[node] = sim
             self.world.wake(sim)
 
@@ -165,7 +165,7 @@ class Faults:
             self.world.note(f"n{node}", "save all")
             for group in self.run.cluster.cores[node].host.groups.values():
                 group._bytes_since = 1 << 40
-                group.dirty = True
+                group.touch()
             self.world.wake(sim)
 
     def client_drops(self, _: int) -> None:
