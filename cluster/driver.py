@@ -112,8 +112,14 @@ class Driver:
         if self._ticking is not None:
             self._ticking.cancel()
 
+    def notice(self) -> None:
+        """Something came in: if it is news, there will be a turn at the end of this pass of the loop."""
+        # Half of what comes in only confirms what is known, or has to wait for what is under way.
+        if not self._planned and not self._stopped and self._core.has_news():
+            self.wake()
+
     def wake(self) -> None:
-        """Something came in: there will be a turn at the end of this pass of the loop."""
+        """There will be a turn at the end of this pass of the loop."""
         if not self._planned:
             self._planned = True
             self._loop.call_soon(self._turn)
@@ -121,12 +127,12 @@ class Driver:
     def receive(self, envelope: Envelope) -> None:
         """An envelope of a peer arrived."""
         self._guarded(self._core.receive, envelope)
-        self._wake_for_news()
+        self.notice()
 
     def persisted(self, number: int) -> None:
         """The writer made all turns up to this one durable."""
         self._guarded(self._core.persisted, number)
-        self._wake_for_news()
+        self.notice()
 
     def peer_up(self, node: int, boot: int) -> None:
         """A link stands."""
@@ -142,12 +148,7 @@ class Driver:
         # Planned anew from now, not from when it was due: ticks missed in a pause are not made up for.
         self._ticking = self._loop.call_later(TICK_S, self._tick)
         self._guarded(self._core.tick, self._clock.now_ms())
-        self._wake_for_news()
-
-    def _wake_for_news(self) -> None:
-        # Half of what comes in only confirms what is known: the second of two acknowledgements, the own flush.
-        if not self._planned and not self._stopped and self._core.has_news():
-            self.wake()
+        self.notice()
 
     def _turn(self) -> None:
         self._planned = False

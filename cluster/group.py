@@ -144,7 +144,7 @@ class Group:
             is_patient: nobody waits for it, so it goes with the next command that somebody waits for, or after a tick.
         """
         self.stream.submit(parts, is_patient=is_patient)
-        if not is_patient:
+        if self.stream.can_form:
             self.touch()
 
     def barrier(self, ticket: int) -> None:

@@ -58,12 +58,18 @@ class OriginStream:
     _ends: list[tuple[int, int]] = field(default_factory=list)  # (parts, bytes) after each gathered command
     _bytes: int = 0
     _unapplied_bytes: int = 0
+    _turns_under_way: int = 0  # how many turns the pending batches are of
     _is_urgent: bool = False  # somebody waits for what was gathered
 
     @property
     def has_gathered(self) -> bool:
         """Whether commands wait to be formed into a batch."""
         return bool(self._ends)
+
+    @property
+    def can_form(self) -> bool:
+        """Whether `form` would make batches now."""
+        return self._is_urgent and self._turns_under_way < TURNS_UNDER_WAY_MAX
 
     def hurry(self) -> None:
         """What was gathered has waited long enough, or somebody waits for it now."""
@@ -89,7 +95,7 @@ class OriginStream:
 
     def form(self, turn: int) -> list[PendingBatch]:
         """Close what was gathered into numbered batches, unless enough is under way already."""
-        if not self._is_urgent or not self._may_form():
+        if not self.can_form:
             return []
         formed: list[PendingBatch] = []
         start = start_bytes = done = 0
@@ -108,6 +114,7 @@ class OriginStream:
             self._unapplied_bytes += len(data)
             start, start_bytes, done = end, end_bytes, last + 1
         self.pending.extend(formed)
+        self._turns_under_way += bool(formed)
         if done == count:
             self._parts, self._ends, self._bytes = [], [], 0
             self._is_urgent = False
@@ -117,19 +124,6 @@ class OriginStream:
             self._bytes -= start_bytes
         return formed
 
-    def _may_form(self) -> bool:
-        if not self.pending:
-            return True
-        turns = 1
-        newest = self.pending[-1].turn
-        for batch in reversed(self.pending):
-            if batch.turn != newest:
-                turns += 1
-                newest = batch.turn
-                if turns >= TURNS_UNDER_WAY_MAX:
-                    return False
-        return turns < TURNS_UNDER_WAY_MAX
-
     def accept_applied(self, seq: int) -> None:
         """All batches up to seq are applied on this node."""
         while self.pending and self.pending[0].seq <= seq:
@@ -138,6 +132,8 @@ class OriginStream:
             self._unapplied_bytes -= size
             self.pending_bytes -= size - HEADER.size
             self.applied = batch.upto
+            if not self.pending or self.pending[0].turn != batch.turn:
+                self._turns_under_way -= 1
 
     def from_seq(self, seq: int) -> list[PendingBatch]:
         """The formed batches from seq on, in order: what a new leader must be sent."""
@@ -150,6 +146,7 @@ class OriginStream:
         self.submitted = self.applied = 0
         self.pending_bytes = self._bytes = self._unapplied_bytes = 0
         self.pending.clear()
+        self._turns_under_way = 0
         self._parts, self._ends = [], []
         self._is_urgent = False
 

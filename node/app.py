@@ -142,7 +142,7 @@ class Node:
         self._driver = driver = Driver(
             core, self._clock, self._write, self._send, self._carry_out, on_failure=self._failed
         )
-        self._listener = Listener(core.frontend, driver.wake, self._check_login, config.connections_max)
+        self._listener = Listener(core.frontend, driver.notice, self._check_login, config.connections_max)
         self._writer = Writer(store, loop.call_soon_threadsafe, driver.persisted, self._failed)
         peers = {index: member.address for index, member in enumerate(config.members, start=1)}
         peers.pop(config.node_id)

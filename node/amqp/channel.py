@@ -71,6 +71,11 @@ class Shared:
         """Let the frames of `confirms` be made when the output is drained."""
         self._confirming.append(confirms)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `drain` would return anything."""
+        return bool(self._chunks or self._confirming)
+
     def drain(self) -> list[bytes]:
         """All output since the last call, confirms last: a basic.return goes before its confirm."""
         for confirms in self._confirming:

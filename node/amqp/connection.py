@@ -106,6 +106,11 @@ class Connection:
         """True: close the socket when the output has gone."""
         return self.state is ConnectionState.CLOSED
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything to send, or the socket is to be closed."""
+        return self._shared.has_output or self.closing
+
     def receive_data(self, data: bytes, now_ms: int) -> list[Event]:
         """Take bytes from the client; what they mean, in its order.
 

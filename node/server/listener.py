@@ -19,13 +19,19 @@ class Listener:
     def __init__(
         self,
         frontend: Frontend,
-        wake: Callable[[], None],
+        notice: Callable[[], None],
         check_login: Callable[[CheckLogin], None],
         connections_max: int,
     ) -> None:
-        """Args: wake: plans a turn; check_login: starts a password check; connections_max: more are refused."""
+        """Take over nothing yet; see `start`.
+
+        Args:
+            notice: plans a turn if what came in asks for one.
+            check_login: starts a password check.
+            connections_max: more are refused.
+        """
         self._frontend = frontend
-        self._wake = wake
+        self._notice = notice
         self._check_login = check_login
         self._connections_max = connections_max
         self._sockets: dict[int, ClientSocket] = {}
@@ -63,18 +69,18 @@ class Listener:
     def received(self, conn: int, data: bytes) -> None:
         """A client sent bytes."""
         self._frontend.receive(conn, data)
-        self._wake()
+        self._notice()
 
     def writable(self, conn: int, *, is_writable: bool) -> None:
         """A client's send buffer is full, or has room again."""
         self._frontend.writable(conn, is_writable)
-        self._wake()
+        self._notice()
 
     def closed(self, conn: int) -> None:
         """A socket is gone."""
         if self._sockets.pop(conn, None) is not None:
             self._frontend.disconnect(conn)
-            self._wake()
+            self._notice()
 
     def carry_out(self, outputs: list[Output]) -> None:
         """Do what the frontend wants."""

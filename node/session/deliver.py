@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 _DELIVER = struct.pack(">HH", 60, 60)
 _GET_OK = struct.pack(">HH", 60, 71)
-OWED_SHARE = 4
-"""A settled share of the window that is told at once, 1 in so many: else deliveries would stop and go."""
-
 _FLAG = (b"\x00", b"\x01")
 _MESSAGE_COUNT = struct.Struct(">I")
 
@@ -36,7 +33,7 @@ class Consumer:
         window: messages that the group assigns to it before it settles some; 0: no bound.
     """
 
-    __slots__ = ("_owed", "backlog", "channel", "group", "head", "id", "no_ack", "tag", "window")
+    __slots__ = ("_held", "_owed", "backlog", "channel", "group", "head", "id", "no_ack", "tag", "window")
 
     def __init__(
         self, consumer_id: int, channel: "ChannelSession", tag: str, group: int, *, no_ack: bool, window: int
@@ -47,16 +44,22 @@ class Consumer:
         self.group = group
         self.no_ack = no_ack
         self.window = window
-        self._owed = 0  # settled by the client since it was last urgent to tell the group
+        self._held = 0  # deliveries that the group was not urgently told to be settled
+        self._owed = 0  # of these, settled by the client
         name = tag.encode()
         self.head = _DELIVER + bytes((len(name),)) + name
         self.backlog: deque[Slice] = deque()
 
+    def delivered(self, count: int) -> None:
+        """The group has assigned `count` more to it."""
+        self._held += count
+
     def can_wait(self, count: int) -> bool:
-        """Whether the group may be told later that `count` more are settled: most of the window is still open."""
+        """Whether the group may be told later that `count` more are settled: half of the window is open as it is."""
         self._owed += count
-        if self._owed * OWED_SHARE < self.window or not self.window:
+        if not self.window or self._held * 2 < self.window:
             return True
+        self._held -= self._owed
         self._owed = 0
         return False
 
@@ -64,6 +67,7 @@ class Consumer:
 def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
     """Write what there is room for, in order; the rest waits."""
     consumer.backlog.extend(slices)
+    consumer.delivered(sum([piece.count for piece in slices]))
     flush(consumer)
 
 

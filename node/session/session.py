@@ -94,7 +94,8 @@ class Session:
                 channel.handle(event)  # type: ignore[arg-type]
             elif not self.ended:
                 self._control(event)
-        self.touch()
+        if self.amqp.has_output:
+            self.touch()
 
     def login_result(self, user: str | None) -> None:
         """The shell has checked the password: the user's name, or None."""

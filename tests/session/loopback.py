@@ -34,6 +34,7 @@ class Loopback:
         self.machines[MEMORY_GROUP + NODE] = QueueMachine(NODE)
         self.entries: dict[tuple[int, int], bytes] = {}
         self.held: dict[int, None] = {}
+        self.patient = 0  # of these, commands that nobody waits for
         self.submitted = 0
         self._indexes: dict[int, int] = {}
         self._waiting: dict[int, list[tuple[int, bytes]]] = {}
@@ -53,6 +54,7 @@ class Loopback:
     def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
         """Queue a command of this node."""
         self.submitted += 1
+        self.patient += is_patient
         self._waiting.setdefault(group, []).append((NODE, b"".join(parts)))
 
     def barrier(self, group: int, ticket: int) -> None:

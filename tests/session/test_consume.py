@@ -306,3 +306,28 @@ def test_unknown_consumer_effects_are_dropped() -> None:
     _ready(broker)
     broker.submit(1, commands.detach(0, 77))
     broker.run()
+
+
+def test_an_ack_is_urgent_once_half_of_the_window_is_taken() -> None:
+    """Nobody waits for an ack while the group has credit left for its consumer; then deliveries would stop and go."""
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.BasicQos(prefetch_count=4), m.BasicQosOk)
+    client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
+    client.publish("q", b"1")
+    client.send(1, m.BasicAck(1))
+    assert broker.patient == 1
+    client.publish("q", b"2", b"3")
+    client.send(1, m.BasicAck(2))
+    assert broker.patient == 1
+
+
+def test_every_ack_of_a_consumer_that_takes_one_message_a_time_is_urgent() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.BasicQos(prefetch_count=1), m.BasicQosOk)
+    client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
+    client.publish("q", b"1", b"2")
+    client.send(1, m.BasicAck(1))
+    client.send(1, m.BasicAck(2))
+    assert broker.patient == 0
