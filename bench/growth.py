@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from bench import generator
 from bench.clusters import NODES, Warren, cpu_s, folder_bytes, private_bytes, written_bytes
 from bench.generator import Figures, Settings
+from bench.memory import limited
 from bench.workloads import Plan
 
 MIB = 1 << 20
@@ -129,6 +130,25 @@ def depth(plan: Plan) -> list[Row]:
     ]
 
 
+def small_node(plan: Plan) -> list[Row]:
+    """Nodes with little memory take far more messages than fit into it, and give them back."""
+    count = 500_000 if plan.quick else 10_000_000
+    bytes_max = (256 if plan.quick else 512) * MIB
+    with Warren() as cluster, limited(cluster.pids(), bytes_max):
+        set_up(cluster, "many")
+        filled = fill(cluster, "many", count)
+        private = max(private_bytes(pid) for pid in cluster.pids())
+        drained = drain(cluster, "many", count)
+    complete = filled["confirmed"] == count and drained["consumed"] == count
+    title = f"{count:,} messages through nodes limited to {bytes_max // MIB} MiB"
+    return [
+        Row(f"{title}: consumed", drained["consumed"], f"= {count:,}", complete),
+        Row(f"{title}: private memory when full, MiB", private / MIB),
+        Row(f"{title}: publishing, msg/s", filled["confirm_rate"]),
+        Row(f"{title}: draining, msg/s", drained["consume_rate"]),
+    ]
+
+
 def queues(plan: Plan) -> list[Row]:
     """Rate over 10 busy queues while others exist."""
     busy: Settings = {"size": 256, "producers": 10, "consumers": 10, "queues": 10}
@@ -242,6 +262,21 @@ def pinned(plan: Plan) -> list[Row]:
     ]
 
 
+def compaction(plan: Plan) -> list[Row]:
+    """End-to-end latency while the rows of many messages that were just consumed are taken off the disk."""
+    count = 100_000 if plan.quick else 1_000_000
+    steady: Settings = {"name": "steady", "rate": 2000, "seconds": max(plan.seconds, 6), "warmup": 1}
+    with Warren() as cluster:
+        set_up(cluster, "steady")
+        set_up(cluster, "gone")
+        calm = generator.run("traffic", cluster.hosts[:1], steady)["p99_ms"]
+        fill(cluster, "gone", count)
+        drain(cluster, "gone", count)
+        busy = generator.run("traffic", cluster.hosts[:1], steady)["p99_ms"]
+    ratio = busy / calm
+    return [Row(f"p99 while {count:,} consumed messages are compacted / calm", ratio, "<= 2", ratio <= 2)]
+
+
 def rejoin(plan: Plan) -> list[Row]:
     """End-to-end latency while a node that missed much catches up, against the calm."""
     missed = 100_000 if plan.quick else 1_000_000
@@ -267,10 +302,12 @@ GROWTH: dict[str, Callable[[Plan], list[Row]]] = {
     "backlog": backlog,
     "spread": many_queues_full,
     "depth": depth,
+    "limited": small_node,
     "queues": queues,
     "idle": idle,
     "connections": connections,
     "disk": disk,
     "pinned": pinned,
+    "compaction": compaction,
     "rejoin": rejoin,
 }

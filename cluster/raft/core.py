@@ -282,7 +282,7 @@ class Raft:
 
     def has_ready(self) -> bool:
         """Whether `ready()` would say something."""
-        log = self.log
+        log, stored, soft = self.log, self.stored, self.soft_state
         return bool(
             self.messages
             or self.messages_after_persist
@@ -291,8 +291,10 @@ class Raft:
             or (self.leadership is not None and self.leadership.wants_broadcast)
             or self.read_states
             or self.snapshots_wanted
-            or (self.term, self.voted_for) != self.stored[:2]
-            or (self.leader, self.term, self.role) != self.soft_state
+            or self.term != stored.term
+            or self.voted_for != stored.vote
+            or self.leader != soft.leader
+            or self.role is not soft.role
         )
 
     def ready(self) -> Ready:
