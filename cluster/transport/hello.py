@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 from cluster.wire import peer_pb2 as pb
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Rises with each change that an older node cannot read. Nodes of different protocols refuse each other."""
+
+# The generated stubs would parse and build whole frames; what frames hold is not to pass through them (frames.py).
+SERVICE: str = pb.DESCRIPTOR.services_by_name["Peer"].full_name
+EXCHANGE = "Exchange"
 
 CONTROL: pb.Lane = pb.LANE_CONTROL
 BULK: pb.Lane = pb.LANE_BULK

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import grpc
 
 from cluster.envelope import Envelope
-from cluster.transport.hello import BULK, CHANNEL_OPTIONS, CONTROL, Identity, hello_frame
+from cluster.transport.hello import BULK, CHANNEL_OPTIONS, CONTROL, EXCHANGE, SERVICE, Identity, hello_frame
 from cluster.transport.lane import RIDE_BYTES_MAX, Lane, merge, part
-from cluster.transport.translate import to_frame
+from cluster.transport.translate import to_bytes
 from cluster.wire import peer_pb2 as pb
-from cluster.wire import peer_pb2_grpc as pb_grpc
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ RETRY_MS_MAX = 1_000
 CONNECT_TIMEOUT_MS = 2_000
 """For the probe and for the hello; longer round trips than this make no usable cluster."""
 
-Call = grpc.aio.StreamStreamCall[pb.Frame, pb.Answer]
+Call = grpc.aio.StreamStreamCall[bytes, pb.Answer]
 
 
 @dataclass(slots=True, frozen=True)
@@ -192,9 +191,11 @@ class Link:
         return was_up
 
     async def _introduce(self, channel: grpc.aio.Channel, lane: pb.Lane) -> tuple[Call, int]:
-        stub = pb_grpc.PeerStub(channel)  # type: ignore[no-untyped-call] # generated without types
-        call: Call = stub.Exchange()
-        await call.write(hello_frame(self._identity, self.node, lane))
+        exchange: grpc.aio.StreamStreamMultiCallable[bytes, pb.Answer] = channel.stream_stream(
+            f"/{SERVICE}/{EXCHANGE}", request_serializer=None, response_deserializer=pb.Answer.FromString
+        )
+        call: Call = exchange()
+        await call.write(hello_frame(self._identity, self.node, lane).SerializeToString())
         answer = await call.read()
         if not isinstance(answer, pb.Answer):
             raise ConnectionResetError("the stream ended before the answer")
@@ -246,7 +247,7 @@ async def _reach(addresses: list[str], port: int) -> asyncio.StreamWriter:
 
 async def _write(call: Call, lane: Lane) -> None:
     while True:
-        await call.write(to_frame(await lane.take()))
+        await call.write(to_bytes(await lane.take()))
 
 
 async def _ended(call: Call) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 import grpc
 
 from cluster.envelope import Envelope
-from cluster.transport.hello import SERVER_OPTIONS, Identity, TransportError
+from cluster.transport.hello import EXCHANGE, SERVER_OPTIONS, SERVICE, Identity, TransportError
 from cluster.transport.link import Link, LinkEvents
 from cluster.transport.servicer import PeerServicer
-from cluster.wire import peer_pb2_grpc as pb_grpc
+from cluster.wire import peer_pb2 as pb
 
 Address = tuple[str, int]
 
@@ -47,8 +47,11 @@ class Network:
         servicer = PeerServicer(
             identity, nodes, receive, self._on_hello, judge_store or (lambda _node, _store, _rejoin: "")
         )
-        add = pb_grpc.add_PeerServicer_to_server
-        add(servicer, self._server)  # type: ignore[no-untyped-call] # generated without types
+        exchange: grpc.RpcMethodHandler[bytes, pb.Answer] = grpc.stream_stream_rpc_method_handler(
+            servicer.exchange, request_deserializer=None, response_serializer=pb.Answer.SerializeToString
+        )
+        handler = grpc.method_handlers_generic_handler(SERVICE, {EXCHANGE: exchange})
+        self._server.add_generic_rpc_handlers((handler,))
         self.port = 0
 
     async def start(self) -> None:

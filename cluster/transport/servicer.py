@@ -6,18 +6,18 @@ from collections.abc import Callable
 import grpc
 
 from cluster.envelope import Envelope
+from cluster.transport.frames import split
 from cluster.transport.hello import Identity, refusal
-from cluster.transport.translate import from_envelope
+from cluster.transport.translate import from_bytes
 from cluster.wire import peer_pb2 as pb
-from cluster.wire import peer_pb2_grpc as pb_grpc
 
 _logger = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[pb.Frame, pb.Answer]
+Context = grpc.aio.ServicerContext[bytes, pb.Answer]
 
 
-class PeerServicer(pb_grpc.PeerServicer):
-    """Serves `Exchange` for all peers.
+class PeerServicer:
+    """Serves `Exchange` for all peers; requests come to it as bytes.
 
     Args:
         identity: this process.
@@ -43,12 +43,16 @@ class PeerServicer(pb_grpc.PeerServicer):
         self._refused: set[str] = set()
         self._streams: dict[int, int] = {}  # open ones, by node
 
-    async def Exchange(self, _requests: object, context: Context) -> None:  # noqa: N802 - the name in the .proto
+    async def exchange(self, _requests: object, context: Context) -> None:
         """One stream of one peer, from its hello to its end."""
-        frame: object = await context.read()  # EOF where the stream ends, which the types do not know
-        if not isinstance(frame, pb.Frame):
+        raw: object = await context.read()  # EOF where the stream ends, which the types do not know
+        if not isinstance(raw, bytes):
             return
-        hello = frame.hello
+        try:
+            hello = split(raw)[0].hello
+        except ValueError as error:
+            self._log_refusal(f"ended a stream at {context.peer()}: {error}")
+            return
         reason = refusal(self._identity, self._nodes, hello)
         reason = reason or self._judge_store(hello.node, hello.store, hello.rejoin)
         await context.write(pb.Answer(node=self._identity.node, boot=self._identity.boot, refusal=reason))
@@ -68,12 +72,11 @@ class PeerServicer(pb_grpc.PeerServicer):
         return self._streams.get(node, 0) > 0
 
     async def _take(self, hello: pb.Hello, context: Context) -> None:
-        frame: object
-        while isinstance(frame := await context.read(), pb.Frame):
+        raw: object
+        sender, boot, receiver = hello.node, hello.boot, self._identity.node
+        while isinstance(raw := await context.read(), bytes):
             try:
-                envelope = from_envelope(
-                    frame.envelope, sender=hello.node, boot=hello.boot, receiver=self._identity.node
-                )
+                envelope = from_bytes(raw, sender=sender, boot=boot, receiver=receiver)
             except ValueError as error:
                 self._log_refusal(f"ended a stream of node {hello.node} at {context.peer()}: {error}")
                 return

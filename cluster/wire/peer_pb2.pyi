@@ -17,12 +17,14 @@ LANE_CONTROL: Lane
 LANE_BULK: Lane
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "envelope")
+    __slots__ = ("hello", "envelope", "data")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     envelope: Envelope
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("cluster", "protocol", "node", "boot", "target", "lane", "store", "rejoin")
@@ -103,18 +105,16 @@ class Rpc(_message.Message):
     def __init__(self, group: _Optional[int] = ..., term: _Optional[int] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_reply: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., install_snapshot: _Optional[_Union[InstallSnapshot, _Mapping]] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("index", "term", "kind", "ts", "data")
+    __slots__ = ("index", "term", "kind", "ts")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TS_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     kind: int
     ts: int
-    data: bytes
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[int] = ..., ts: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[int] = ..., ts: _Optional[int] = ...) -> None: ...
 
 class AppendEntries(_message.Message):
     __slots__ = ("prev_log_index", "prev_log_term", "leader_commit", "entries", "quiet")
@@ -239,12 +239,10 @@ class SnapshotMeta(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., ts: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., machine_version: _Optional[int] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("group", "data")
+    __slots__ = ("group",)
     GROUP_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     group: int
-    data: bytes
-    def __init__(self, group: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, group: _Optional[int] = ...) -> None: ...
 
 class Expect(_message.Message):
     __slots__ = ("group", "term", "epoch", "seq")

@@ -65,13 +65,13 @@ def test_an_envelope_that_cannot_be_sent_does_not_end_the_link(monkeypatch: pyte
     """One that has no form on the wire is a fault of this program; the ones after it still have to go."""
     failed: list[bool] = []
 
-    def to_frame(envelope: Envelope) -> pb.Frame:
+    def to_bytes(envelope: Envelope) -> bytes:
         if not failed:
             failed.append(True)
             raise ValueError("out of range")
-        return translate.to_frame(envelope)
+        return translate.to_bytes(envelope)
 
-    monkeypatch.setattr("cluster.transport.link.to_frame", to_frame)
+    monkeypatch.setattr("cluster.transport.link.to_bytes", to_bytes)
     asyncio.run(life_of_a_link(None, ups_wanted=2))
 
 
