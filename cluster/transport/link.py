@@ -90,7 +90,7 @@ class Link:
                 await self._task
 
     def poke(self) -> None:
-        """The peer has just spoken to us: connect at once."""
+        """There is news of the peer: try its address at once."""
         self._poked.set()
 
     def send(self, envelope: Envelope) -> bool:

@@ -45,7 +45,7 @@ class Network:
         nodes = frozenset({identity.node, *peers})
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         servicer = PeerServicer(
-            identity, nodes, receive, self._on_hello, judge_store or (lambda _node, _store, _rejoin: "")
+            identity, nodes, receive, self._dial, judge_store or (lambda _node, _store, _rejoin: "")
         )
         exchange: grpc.RpcMethodHandler[bytes, pb.Answer] = grpc.stream_stream_rpc_method_handler(
             servicer.exchange, request_deserializer=None, response_serializer=pb.Answer.SerializeToString
@@ -81,7 +81,8 @@ class Network:
         with contextlib.suppress(grpc.aio.UsageError):
             await self._server.stop(grace=None)
 
-    def _on_hello(self, node: int) -> None:
+    def _dial(self, node: int) -> None:
+        """Try a peer's address at once: it has come, or it has gone, and then a refusal begins to prove something."""
         link = self.links.get(node)
         if link is not None and not link.is_up:
             link.poke()

@@ -23,7 +23,7 @@ class PeerServicer:
         identity: this process.
         nodes: all nodes of the cluster.
         receive: takes each envelope; must not block or raise.
-        on_hello: a process of this node number has introduced itself.
+        on_news: a process of this node number has introduced itself, or none of its streams is open any more.
         judge_store: (node, store, rejoin) why the data directory of a peer is not accepted; empty if it is.
     """
 
@@ -32,14 +32,14 @@ class PeerServicer:
         identity: Identity,
         nodes: frozenset[int],
         receive: Callable[[Envelope], None],
-        on_hello: Callable[[int], None],
+        on_news: Callable[[int], None],
         judge_store: Callable[[int, str, bool], str],
     ) -> None:
         self._judge_store = judge_store
         self._identity = identity
         self._nodes = nodes
         self._receive = receive
-        self._on_hello = on_hello
+        self._on_news = on_news
         self._refused: set[str] = set()
         self._streams: dict[int, int] = {}  # open ones, by node
 
@@ -60,12 +60,14 @@ class PeerServicer:
             self._log_refusal(f"refused node {hello.node} at {context.peer()}: {reason}")
             return
         if hello.lane == pb.LANE_CONTROL:
-            self._on_hello(hello.node)
+            self._on_news(hello.node)
         self._streams[hello.node] = self._streams.get(hello.node, 0) + 1
         try:
             await self._take(hello, context)
         finally:
             self._streams[hello.node] -= 1
+            if not self.hears(hello.node):
+                self._on_news(hello.node)
 
     def hears(self, node: int) -> bool:
         """Whether a process of this peer has a stream open to here: then it lives, whatever its address says."""
