@@ -109,8 +109,8 @@ def test_a_malformed_frame_is_a_value_error(raw: bytes, why: str) -> None:
 
 
 def test_a_malformed_frame_ends_its_stream_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """What came before it counts, and a stream that is opened anew is served. The peer here speaks through the
-    generated stub alone."""
+    """What came before it counts, and a stream that is opened anew is served: the last one here speaks through the
+    generated classes."""
 
     async def stream(channel: grpc.aio.Channel, *rest: bytes) -> None:
         exchange = channel.stream_stream("/warren.cluster.v1.Peer/Exchange")
