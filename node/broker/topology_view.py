@@ -46,7 +46,11 @@ class TopologyView:
 
     @property
     def routes_version(self) -> int:
-        """Rises with every change of what `route`, `exchange`, `queue` or `check_access` answer."""
+        """Rises with every change of what `route`, `exchange` or `check_access` answer, with one exception.
+
+        It may stay where they named nothing before: who was told that there is no queue, or no exchange, asks anew.
+        Otherwise each declaration would have every publisher of the node look for its routes again.
+        """
         return self._version.value
 
     def exchange(self, vhost: str, name: str) -> ExchangeRecord | None:

@@ -36,7 +36,7 @@ class Version:
 
 
 class Vhost:
-    """A virtual host. `version` rises with every change that can alter a route."""
+    """A virtual host. `version` rises with every change that can alter a route that led somewhere."""
 
     __slots__ = ("_cached", "_links", "_rows", "_version", "_weight", "exchanges", "name", "queues", "uid")
 
@@ -60,7 +60,7 @@ class Vhost:
         """Add a queue whose name is free."""
         node = self.queues[record.name] = QueueNode(record)
         self._rows.put(Table.QUEUE, record.uid, record)
-        self._forget(None)
+        self._reach()
         return node
 
     def remove_queue(self, node: QueueNode) -> None:
@@ -78,7 +78,7 @@ class Vhost:
         node = self.exchanges[record.name] = ExchangeNode(record)
         self._rows.put(Table.EXCHANGE, record.uid, record)
         self._links += record.alternate is not None
-        self._forget(node)
+        self._reach()
         return node
 
     def remove_exchange(self, node: ExchangeNode) -> None:
@@ -170,6 +170,15 @@ class Vhost:
         node.routes[key] = route
         self._cached[node] = None
         self._weight += weight
+
+    def _reach(self) -> None:
+        """A name leads somewhere that led nowhere before.
+
+        A message could only find that out by this name, and nobody keeps that it went nowhere; only from exchange to
+        exchange can it have gone astray halfway.
+        """
+        if self._links:
+            self._forget(None)
 
     def _forget(self, node: ExchangeNode | None) -> None:
         """Drop the cached routes that a change at `node` (None: at a queue by its name) can have altered."""

@@ -169,6 +169,88 @@ def test_routes_agree_with_naive_model(steps: list[Step]) -> None:
                 assert topology.route(name, routing_key, headers) == naive.route(name, routing_key, headers)
 
 
+class Keeper:
+    """Keeps where messages went as a channel does: what was found, as long as the version of the routes stands."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.version = -1
+        self.kept: dict[tuple[str, str], list[str]] = {}
+
+    def route(self, exchange: str, key: str) -> list[str] | None:
+        if self.version != self.topology.machine.routes_version:
+            self.version = self.topology.machine.routes_version
+            self.kept.clear()
+        found = self.kept.get((exchange, key)) or self.topology.route(exchange, key)
+        if found:
+            self.kept[exchange, key] = found
+        return found
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["declare", "delete"]), QUEUES, st.just(""))
+    | st.tuples(st.sampled_from(["bind", "unbind"]), QUEUES, st.sampled_from(["a", "b", "c"]))
+    | st.tuples(st.sampled_from(["link", "unlink"]), st.sampled_from(["a", "b"]), st.sampled_from(["b", "c"]))
+    | st.tuples(st.sampled_from(["make", "remove"]), st.sampled_from(["a", "b", "c"]), st.just("")),
+    max_size=30,
+)
+ALTERNATES = {"a": {"alternate-exchange": "c"}, "b": {"alternate-exchange": ""}, "c": {}}
+
+
+@settings(max_examples=300, deadline=None)
+@given(CHANGES)
+def test_kept_route_is_that_of_today_while_its_version_stands(steps: list[tuple[str, str, str]]) -> None:
+    """A new queue or exchange leaves the version alone where nothing that was found before can be wrong now."""
+    topology = Topology()
+    keeper = Keeper(topology)
+    for action, one, other in steps:
+        if action == "declare":
+            topology.queue(one)
+        elif action == "delete":
+            record = topology.machine.queue("/", one)
+            topology.run(commands.delete_queue(1, record.uid if record else 0))
+        elif action == "make":
+            topology.exchange(one, "direct", arguments=ALTERNATES[one])
+        elif action == "remove":
+            topology.run(commands.delete_exchange(1, "/", one, if_unused=False))
+        elif action in ("bind", "unbind"):
+            make = commands.bind_queue if action == "bind" else commands.unbind_queue
+            topology.run(make(1, "/", one, other, "q1", {}, 7))
+        else:
+            make_link = commands.bind_exchange if action == "link" else commands.unbind_exchange
+            topology.run(make_link(1, "/", other, one, "q1", {}))
+        for exchange in ("", "a", "b", "c"):
+            for key in ("q1", "q2"):
+                assert keeper.route(exchange, key) == topology.route(exchange, key)
+
+
+def test_declaring_a_queue_leaves_the_routes_of_others_alone() -> None:
+    """Publishers would have to look for theirs again, with each declaration of anybody."""
+    topology = Topology()
+    topology.queue("q")
+    version = topology.machine.routes_version
+    topology.queue("p")
+    topology.exchange("x", "fanout")
+    assert topology.machine.routes_version == version
+    topology.bind("x", "p")
+    assert topology.machine.routes_version > version
+
+
+def test_new_queue_is_reached_from_an_exchange_that_had_another_way() -> None:
+    """The default exchange as an alternate, behind an exchange that also routes elsewhere: what was kept is wrong."""
+    topology = Topology()
+    topology.queue("p")
+    topology.exchange("x", "fanout")
+    topology.exchange("y", "direct", arguments={"alternate-exchange": ""})
+    topology.bind("x", "p")
+    topology.link("x", "y")
+    assert topology.route("x", "q") == ["p"]
+    version = topology.machine.routes_version
+    topology.queue("q")
+    assert topology.machine.routes_version > version
+    assert topology.route("x", "q") == ["p", "q"]
+
+
 def test_ten_thousand_bindings_are_fast() -> None:
     """Binding, matching and deleting cost what they touch: 10k bindings in well under 3 s."""
     topology = Topology()
