@@ -55,11 +55,6 @@ class CoreStatus:
     def status(self) -> NodeStatus:
         """Everything but the queues."""
         core = self._core
-        counts: dict[int, int] = {}
-        total = 0
-        for record in core.topology.queues():
-            counts[record.group] = counts.get(record.group, 0) + 1
-            total += 1
         return NodeStatus(
             node=self._config.name,
             pid=os.getpid(),
@@ -67,9 +62,11 @@ class CoreStatus:
             version=node.__version__,
             is_ready=self.unready_reason() is None,
             members=list(self._members()),
-            shards=[self._shard(group, counts.get(gid, 0)) for gid, group in core.host.groups.items()],
+            shards=[
+                self._shard(group, len(core.topology.uids_in(gid))) for gid, group in core.host.groups.items()
+            ],
             alarms=list(self._alarms()),
-            queue_count=total,
+            queue_count=core.topology.queue_count,
             connections=core.frontend.connection_count,
             channels=core.frontend.channel_count,
             uptime_s=int(time.monotonic() - self._started_s),

@@ -8,7 +8,7 @@ entries must be kept. Commands arrive exactly once and in order for each origin:
 from a newer version raises.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping
 from typing import NamedTuple
 
 from cluster.machine import Meta, Row
@@ -171,9 +171,9 @@ class QueueMachine:
         queue = self._queues.get(uid)
         return (queue.ready_count, queue.unacked_count, queue.attached_count) if queue else (0, 0, 0)
 
-    def queue_uids(self) -> list[int]:
-        """Return the uids of all queues, ascending; expired ones are not among them."""
-        return sorted(self._queues)
+    def queue_uids(self) -> KeysView[int]:
+        """Return the uids of all queues, a live view in no order; expired ones are not among them."""
+        return self._queues.keys()
 
     def consumers(self, uid: int) -> list[ConsumerInfo]:
         """Return the attached consumers of a queue, by origin and id."""

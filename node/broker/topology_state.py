@@ -75,6 +75,7 @@ class TopologyState(TopologyView):
     def _put_queue(self, record: QueueRecord) -> None:
         node = self._vhosts[record.vhost].add_queue(record)
         self._queues[record.uid] = node
+        self._by_group.setdefault(record.group, {})[record.uid] = None
         if record.owner is not None:
             sessions = self._owned.setdefault(record.owner.node, {})
             sessions.setdefault(record.owner.session, {})[record.uid] = node
@@ -83,6 +84,10 @@ class TopologyState(TopologyView):
         record = node.record
         self._vhosts[record.vhost].remove_queue(node)
         del self._queues[record.uid]
+        uids = self._by_group[record.group]
+        del uids[record.uid]
+        if not uids:
+            del self._by_group[record.group]
         if record.owner is not None:
             sessions = self._owned[record.owner.node]
             del sessions[record.owner.session][record.uid]

@@ -3,7 +3,7 @@
 Reading changes nothing but caches. It needs no majority: it is as current as what this node has applied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from itertools import chain
 
 from node.broker.arguments import exchange_title, locked, queue_title
@@ -26,6 +26,7 @@ class TopologyView:
         self._rows = Rows()
         self._vhosts: dict[str, Vhost] = {}
         self._queues: dict[int, QueueNode] = {}
+        self._by_group: dict[int, dict[int, None]] = {}  # group, uid
         self._owned: dict[int, dict[int, dict[int, QueueNode]]] = {}  # node, session, uid
         self._users: dict[str, UserRecord] = {}
         self._permissions: dict[str, dict[str, PermissionRow]] = {}  # user, vhost
@@ -74,6 +75,15 @@ class TopologyView:
         """The queue with this uid, in whatever vhost."""
         node = self._queues.get(uid)
         return node.record if node is not None else None
+
+    def uids_in(self, group: int) -> KeysView[int]:
+        """The uids of the queues that live in a group, in no order. A live view, for comparisons and counts."""
+        return self._by_group.get(group, {}).keys()
+
+    @property
+    def queue_count(self) -> int:
+        """How many queues there are, in all vhosts."""
+        return len(self._queues)
 
     def queues(self, vhost: str | None = None) -> Iterator[QueueRecord]:
         """All queues of a vhost, or of all vhosts, by uid."""

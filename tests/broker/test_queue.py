@@ -361,4 +361,4 @@ def test_consumers_are_listed_for_the_admin(driver: Driver) -> None:
     driver.attach(4, origin=2, prefetch=2, priority=1)
     driver.run(commands.get(0, 1, 50, 7))
     assert driver.machine.consumers(7) == [(2, 4, 4, 2, False, False, 1, 2)]
-    assert driver.machine.queue_uids() == [7]
+    assert list(driver.machine.queue_uids()) == [7]

@@ -362,7 +362,7 @@ class QueueRules(RuleBasedStateMachine):
         if not self.steps % self.checkpoint_every:
             self.checkpoint()
         machine, model = self.driver.machine, self.model
-        assert machine.queue_uids() == sorted(model.ready)
+        assert sorted(machine.queue_uids()) == sorted(model.ready)
         assert machine.duties().expired == sorted(model.expired)
         assert dict(machine.live()) == dict(model.live())
         for uid, ready in model.ready.items():
