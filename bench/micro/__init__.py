@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-HOPS = ("codec", "route", "consensus", "link", "queue", "deliver", "store")
+HOPS = ("codec", "route", "declare", "consensus", "link", "queue", "deliver", "store")
 """In the order of a message's path; each is a module that runs by itself."""
 
 

@@ -34,7 +34,6 @@ from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord
 from node.broker.topology_commands import Kind, decode_commands
 from node.broker.topology_effects import (
     ExchangeDeclared,
-    QueueCreated,
     QueueDeclared,
     QueueDeleted,
     Reason,
@@ -277,7 +276,6 @@ class TopologyMachine(TopologyState):
         flags = (durable and not exclusive, auto_delete)
         record = QueueRecord(self._new_uid(meta), vhost, name, place, *flags, table, owner)
         self._put_queue(record)
-        self._effects.append(QueueCreated(record))
         return QueueDeclared(record, created=True)
 
     def _delete_queue(self, meta: Meta, uid: int) -> None:

@@ -34,12 +34,6 @@ class Reason(Enum):
     VHOST_DELETED = "vhost deleted"
 
 
-class QueueCreated(NamedTuple):
-    """A queue exists; its group may not have it yet."""
-
-    record: QueueRecord
-
-
 class QueueDeleted(NamedTuple):
     """A queue is gone from the topology, with its bindings.
 

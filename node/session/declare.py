@@ -1,8 +1,8 @@
 """exchange.* and queue.*: what changes or reads the topology.
 
 Metadata says what should be, and the queue's group follows: a declaration is answered when group 0 has it, and
-the queue's group hears of it on the same stream before anything that uses it; a deletion goes to the queue's
-group first, which alone knows whether the queue is empty or in use.
+the queue's group hears of it from the first who uses it, on the same stream and before anything that does; a
+deletion goes to the queue's group first, which alone knows whether the queue is empty or in use.
 """
 
 from collections.abc import Generator
@@ -229,9 +229,11 @@ def _declare(
         declared: QueueDeclared = yield from _change(channel, command)
         record = declared.record
         if declared.created:
-            # The metadata is what should be. The group hears of the queue on this node's stream before anything
-            # that uses it, and from its leader should this node end now: no reason to wait for a second commit.
-            create(session, record, 0)
+            if record.exclusive:
+                # Others cannot look into this node's memory: nobody else could see that it lacks the queue.
+                create(session, record, 0)
+            # The metadata is what should be. A shard hears of the queue from the first who uses it, on the same
+            # stream, and else from its leader: a queue that it lacks is empty, which is what was declared.
             return record
         machine = session.node.machine(record.group)
         assert machine is not None, "an exclusive queue lives where it was declared"

@@ -158,7 +158,7 @@ def test_exclusive_queue_is_its_connections_own_and_goes_with_it() -> None:
     assert close.reply_code == 405
     broker.lose(owner)
     assert broker.topology.queue("/", "mine") is None
-    assert broker.machines[MEMORY_GROUP + NODE].queue_uids() == []
+    assert list(broker.machines[MEMORY_GROUP + NODE].queue_uids()) == []
 
 
 def test_publish_to_a_queue_in_the_memory_of_a_lost_node_is_done_with() -> None:
@@ -227,6 +227,56 @@ def test_queue_whose_shard_lacks_it_is_created_before_use() -> None:
     assert client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk).message_count == 1
 
 
+def test_declaration_asks_nothing_of_the_shard() -> None:
+    """A queue that its shard does not have is empty there, which is what was declared (ADR 8)."""
+    broker = Loopback()
+    client = _open(broker)
+    client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    record = broker.topology.queue("/", "q")
+    assert record is not None
+    assert not broker.machines[record.group].has_queue(record.uid)
+
+
+@pytest.mark.parametrize(
+    ("use", "answer"),
+    [
+        (m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk),
+        (m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk),
+        (m.BasicConsume(queue="q"), m.BasicConsumeOk),
+        (m.BasicGet(queue="q"), m.BasicGetEmpty),
+        (m.QueuePurge(queue="q"), m.QueuePurgeOk),
+    ],
+)
+def test_first_use_of_a_queue_creates_it(use: m.Method, answer: type[m.Method]) -> None:
+    """On the stream of whoever uses it, and before the use: the node that declared it may be gone."""
+    broker = Loopback()
+    _open(broker).call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    record = broker.topology.queue("/", "q")
+    assert record is not None
+    _open(broker).call(use, answer)
+    assert broker.machines[record.group].has_queue(record.uid)
+
+
+def test_unused_queue_is_deleted_without_a_trace() -> None:
+    """The shard, which may have it from elsewhere, is asked all the same."""
+    broker = Loopback()
+    client = _open(broker)
+    client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
+    assert m.QueueDeleteOk(0) == client.call(m.QueueDelete(queue="q", if_empty=True), m.QueueDeleteOk)
+    assert all(list(machine.queue_uids()) == [] for machine in broker.machines.values())
+
+
+def test_exclusive_queue_is_created_at_once() -> None:
+    """Other nodes cannot see that this node's memory lacks it: their first message must find it there."""
+    broker = Loopback()
+    _open(broker).call(m.QueueDeclare(queue="q", exclusive=True), m.QueueDeclareOk)
+    record = broker.topology.queue("/", "q")
+    assert record is not None
+    broker.submit_elsewhere(record.group, commands.enqueue(0, [record.uid], b"\x00\x01q", 1, bytes(30)))
+    broker.run()
+    assert broker.machines[record.group].counts(record.uid) == (1, 0, 0)
+
+
 def test_expired_auto_delete_queue_can_be_declared_again_at_once() -> None:
     client = _open(Loopback())
     client.call(m.QueueDeclare(queue="q", auto_delete=True), m.QueueDeclareOk)
@@ -244,11 +294,12 @@ def test_late_creation_elsewhere_does_not_bring_a_deleted_queue_back() -> None:
     client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
     record = broker.topology.queue("/", "q")
     assert record is not None
+    client.publish("q", b"1")
     delete = commands.delete_queue(0, record.uid, if_unused=False, if_empty=False)
     broker.submit_elsewhere(record.group, delete)
     broker.run()
-    client.publish("q", b"1")
-    assert broker.machines[record.group].queue_uids() == []
+    client.publish("q", b"2")
+    assert list(broker.machines[record.group].queue_uids()) == []
 
 
 def test_guest_comes_only_from_this_host() -> None:
