@@ -18,6 +18,7 @@ from node.wire.methods import Method, method_frame
 from tests.session.client import Client
 
 HEADER = bytes(18)
+ARGUMENTS = {"x-queue-type": "quorum"}
 REQUESTS = 500
 BEST_OF = 7
 
@@ -45,7 +46,7 @@ def _command(number: int) -> bytes:
         durable=True,
         exclusive=False,
         auto_delete=False,
-        arguments={},
+        arguments=ARGUMENTS,
         group=1,
         session=3,
     )
@@ -57,12 +58,18 @@ def requests_us(existing: int) -> tuple[float, float, float]:
     broker = Deaf()
     client = broker.connect().login().open()
     broker.is_deaf = True
-    _ask(client, [methods.QueueDeclare(queue=f"old{number}", durable=True) for number in range(existing)])
+    _ask(
+        client,
+        [
+            methods.QueueDeclare(queue=f"old{number}", durable=True, arguments=ARGUMENTS)
+            for number in range(existing)
+        ],
+    )
     best = [float("inf")] * 3
     for _ in range(BEST_OF):
         names = [f"new{number}" for number in range(REQUESTS)]
         asked: tuple[list[Method], ...] = (
-            [methods.QueueDeclare(queue=name, durable=True) for name in names],
+            [methods.QueueDeclare(queue=name, durable=True, arguments=ARGUMENTS) for name in names],
             [methods.QueueBind(queue=name, exchange="amq.topic", routing_key=name) for name in names],
             [methods.QueueDelete(queue=name) for name in names],
         )

@@ -1,7 +1,9 @@
 """What the topology says of an exchange, a queue, a user: values that never change once made."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from node.broker.values import Table, decode_table
 
 
 class Owner(NamedTuple):
@@ -19,7 +21,7 @@ class QueueRecord:
         uid: rising with the order of creation, never used again, not even for the same name.
         group: the shard that holds it, or MEMORY_GROUP + node.
         durable: False for every exclusive queue.
-        arguments: as declared, without x-name-prefix. Not to be changed.
+        table: the arguments in canonical form (values.py), as declared but without x-name-prefix.
         owner: None unless exclusive.
     """
 
@@ -29,8 +31,13 @@ class QueueRecord:
     group: int
     durable: bool
     auto_delete: bool
-    arguments: dict[str, Any] = field(compare=True, hash=False)
+    table: bytes
     owner: Owner | None = None
+
+    @property
+    def arguments(self) -> Table:
+        """The arguments, decoded."""
+        return decode_table(self.table)
 
     @property
     def exclusive(self) -> bool:
@@ -56,7 +63,7 @@ class ExchangeRecord:
     durable: bool = True
     auto_delete: bool = False
     internal: bool = False
-    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+    arguments: Table = field(default_factory=dict, hash=False)
 
     @property
     def alternate(self) -> str | None:
@@ -73,7 +80,7 @@ class BindingRecord(NamedTuple):
     destination: str
     to_exchange: bool
     routing_key: str
-    arguments: dict[str, Any]
+    arguments: Table
 
 
 @dataclass(slots=True, frozen=True)

@@ -42,7 +42,7 @@ from node.broker.topology_effects import (
 )
 from node.broker.topology_rows import PermissionRow
 from node.broker.topology_state import TopologyState
-from node.broker.values import decode_table
+from node.broker.values import decode_table, encode_table
 from node.broker.vhost import Vhost
 from node.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed
 
@@ -271,10 +271,11 @@ class TopologyMachine(TopologyState):
             return QueueDeclared(node.record, created=False)
         check_name_prefix(table)
         check_queue_arguments(vhost, name, table, durable=durable, exclusive=exclusive)
-        table.pop("x-name-prefix", None)
+        if "x-name-prefix" in table:
+            arguments = encode_table({key: table[key] for key in table if key != "x-name-prefix"})
         place = MEMORY_GROUP + meta.origin if exclusive else group
         flags = (durable and not exclusive, auto_delete)
-        record = QueueRecord(self._new_uid(meta), vhost, name, place, *flags, table, owner)
+        record = QueueRecord(self._new_uid(meta), vhost, name, place, *flags, arguments, owner)
         self._put_queue(record)
         return QueueDeclared(record, created=True)
 

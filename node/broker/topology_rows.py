@@ -73,14 +73,13 @@ def _exchange(record: ExchangeRecord) -> tuple[Any, ...]:
 
 def _queue(record: QueueRecord) -> tuple[Any, ...]:
     owner = record.owner if record.owner is not None else (0, 0)
-    table = encode_table(record.arguments)
     return (
         record.vhost,
         record.name,
         record.group,
         record.durable,
         record.auto_delete,
-        table,
+        record.table,
         record.owner is not None,
         *owner,
     )

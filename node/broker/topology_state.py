@@ -56,8 +56,7 @@ class TopologyState(TopologyView):
             case Table.QUEUE:
                 vhost, name, group, durable, auto_delete, arguments, exclusive, node, session = fields
                 owner = Owner(node, session) if exclusive else None
-                table_ = decode_table(arguments)
-                self._put_queue(QueueRecord(uid, vhost, name, group, durable, auto_delete, table_, owner))
+                self._put_queue(QueueRecord(uid, vhost, name, group, durable, auto_delete, arguments, owner))
             case Table.BINDING:
                 vhost, source, to_exchange, destination, key, arguments = fields
                 host = self._vhosts[vhost]

@@ -5,6 +5,7 @@ a value keeps its type. Nothing here is on the path of messages.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from node.errors import AmqpError, PreconditionFailed
@@ -12,6 +13,11 @@ from node.wire import primitives
 
 EMPTY = b"\x00\x00\x00\x00"
 """An empty table; most arguments are."""
+
+KEPT_MAX = 1024
+"""Decoded tables that are kept: many queues are declared with the same few."""
+KEPT_BYTES_MAX = 256
+"""The longest of them, encoded: a client may send as much as a frame holds."""
 
 Table = Mapping[str, Any]
 
@@ -23,15 +29,20 @@ def encode_table(table: Table | None) -> bytes:
     try:
         encoded = primitives.encode_table(_in_order(table))
         # A replica must be able to decode what is logged: better to find out here than there.
-        primitives.decode_table(encoded)
+        decode_table(encoded)
     except (ValueError, KeyError, TypeError, RecursionError, AmqpError) as error:
         raise PreconditionFailed(f"invalid arguments: {type(error).__name__}") from None
     return encoded
 
 
-def decode_table(data: bytes) -> dict[str, Any]:
-    """What `encode_table` was given, with its keys in order."""
-    return {} if data == EMPTY else primitives.decode_table(data)
+def decode_table(data: bytes) -> Table:
+    """What `encode_table` was given, with its keys in order. Not to be changed: others may be given the same."""
+    return _decode_kept(data) if len(data) <= KEPT_BYTES_MAX else primitives.decode_table(data)
+
+
+@lru_cache(KEPT_MAX)
+def _decode_kept(data: bytes) -> Table:
+    return primitives.decode_table(data)
 
 
 def _in_order(table: Table) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from node.broker.effects import Refusal
 from node.broker.permissions import resource_name
 from node.broker.records import Owner, QueueRecord
 from node.broker.topology_commands import strip_name
-from node.broker.values import encode_table
 from node.errors import AccessRefused, AmqpError, InternalError, NotFound, PreconditionFailed
 from node.session.shared import ENSURED_MAX
 
@@ -109,8 +108,7 @@ def create(session: "Session", record: QueueRecord, ticket: int) -> None:
 
 def shard_config(record: QueueRecord) -> bytes:
     """What a queue's group is told of it."""
-    arguments = encode_table(record.arguments)
-    return commands.QueueConfig(record.durable, record.exclusive, record.auto_delete, arguments).encode()
+    return commands.QueueConfig(record.durable, record.exclusive, record.auto_delete, record.table).encode()
 
 
 def refused(session: "Session", refusal: Refusal, name: str) -> AmqpError:
