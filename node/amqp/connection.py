@@ -258,7 +258,7 @@ class Connection:
             return len(data)
         if len(header) < len(handshake.HEADER):
             return 0
-        self._write(handshake.start(self._options))
+        self._shared.write(handshake.start_frame(self._options))
         self.state = ConnectionState.STARTING
         return len(header)
 

@@ -5,6 +5,7 @@ Pure steps without state; `connection` keeps the state and calls them in turn.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from node.errors import AmqpError, AmqpSyntaxError, CommandInvalid, NotAllowed
@@ -18,7 +19,7 @@ from node.limits import (
     MESSAGE_SIZE_BYTES_MAX_DEFAULT,
     RUN_BYTES_MAX_DEFAULT,
 )
-from node.wire.methods import ConnectionStart, ConnectionTune, ConnectionTuneOk
+from node.wire.methods import ConnectionStart, ConnectionTune, ConnectionTuneOk, method_frame
 from node.wire.primitives import Table, decode_table, encode_longstr, erlang_bytes
 
 HEADER: Final = b"AMQP\x00\x00\x09\x01"
@@ -86,8 +87,9 @@ def is_wrong_header(data: bytes) -> bool:
     return not any(header.startswith(data) for header in HEADERS)
 
 
-def start(options: Options) -> ConnectionStart:
-    """The server's first method."""
+@lru_cache(maxsize=8)  # a node has one Options, and says the same to every client
+def start_frame(options: Options) -> bytes:
+    """The server's first method, as a frame."""
     capabilities: Table = dict.fromkeys(CAPABILITIES, True)
     properties: Table = {
         "capabilities": capabilities,
@@ -99,7 +101,7 @@ def start(options: Options) -> ConnectionStart:
         "information": options.information,
     }
     mechanisms = " ".join(options.mechanisms).encode()
-    return ConnectionStart(server_properties=properties, mechanisms=mechanisms)
+    return method_frame(0, ConnectionStart(server_properties=properties, mechanisms=mechanisms))
 
 
 def credentials(options: Options, mechanism: str, response: bytes) -> tuple[str, str]:
