@@ -22,8 +22,8 @@ ASSEMBLY_MESSAGES_MAX: Final = 16
 """Unfinished contents of a connection take at most that many messages of the greatest size: 506 above it."""
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """Bytes kept while a login or virtual host is checked; who sends more did not wait for the answer: 504."""
-PUBLISH_ARGUMENTS_KEPT_MAX: Final = 256
-"""Parsed exchange and routing key pairs kept per connection; all are forgotten when there are more."""
+PUBLISH_ARGUMENTS_KEPT_MAX: Final = 16_384
+"""Parsed exchange and routing key pairs kept per process, some 10 MB of usual ones; the oldest are forgotten."""
 
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 """From the connect to connection.open-ok, so that silent sockets do not pile up."""

@@ -67,14 +67,14 @@ def measure(module: ModuleType, body_bytes: int, rounds: int) -> tuple[int, list
     count = max(1, STREAM_BYTES // len(one))
     stream = one * count
     (item,), _ = module.scan(stream, FRAME_MAX, RUN_BYTES_MAX)
-    packed, exrk = item[4], item[2][:-1]
+    ((_, _, packed),) = item[2]
     head = struct.pack(">I", 60 << 16 | 60) + b"\x05ctag1"
 
     def scan(data: bytes) -> object:
         return module.scan(data, FRAME_MAX, RUN_BYTES_MAX)
 
     def deliver(data: bytes) -> object:
-        return module.content_frames(data, 0, count, 1, head, 1, b"\x00" + exrk, FRAME_MAX)
+        return module.content_frames(data, 0, count, 1, head, 1, b"\x00", b"", FRAME_MAX)
 
     return count, [
         best_ns(lambda: scan(stream), count, rounds),

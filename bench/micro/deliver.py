@@ -16,6 +16,8 @@ from tests.session.loopback import Loopback
 RUNS = 400
 KEPT_BYTES_MAX = 8 << 20
 BEST_OF = 5
+QUEUES = 10
+KEYS = 2000
 QUEUE = methods.QueueDeclare(queue="q", durable=True)
 
 
@@ -58,6 +60,31 @@ def measure(count: int, size_bytes: int, *, consume: bool, ack: bool) -> float:
     return spent / runs * 1e6
 
 
+def measure_keys(burst: int, size_bytes: int) -> float:
+    """Microseconds a message of bursts that go to QUEUES queues, each message with another key."""
+    broker = Deaf()
+    publisher = _client(broker)
+    publisher.call(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+    publisher.call(methods.ExchangeDeclare(exchange="t", type="topic"), methods.ExchangeDeclareOk)
+    for number in range(QUEUES):
+        queue = f"q{number}"
+        publisher.call(methods.QueueDeclare(queue=queue, durable=True), methods.QueueDeclareOk)
+        bind = methods.QueueBind(queue=queue, exchange="t", routing_key=f"*.{number}")
+        publisher.call(bind, methods.QueueBindOk)
+        _client(broker).call(methods.BasicConsume(queue=queue, no_ack=True), methods.BasicConsumeOk)
+    broker.is_deaf = True
+    messages = [content(1, f"{n}.{n % QUEUES}", bytes(size_bytes), exchange="t") for n in range(KEYS)]
+    bursts = [b"".join(messages[start : start + burst]) for start in range(0, KEYS, burst)]
+    spent = 0.0
+    for _ in range(2):  # the first round makes the plans
+        began = time.perf_counter()
+        for data in bursts:
+            publisher.write(data)
+        spent = time.perf_counter() - began
+    assert broker.written >= 2 * KEYS * size_bytes
+    return spent / KEYS * 1e6
+
+
 def _client(broker: Deaf) -> Client:
     return broker.connect().login(capabilities=("publisher_confirms", "basic.nack")).open()
 
@@ -76,6 +103,9 @@ def main() -> None:
             f"{count:>8} {size_bytes:>6} {publish:>9.1f} {with_consumer - publish:>9.1f} "
             f"{with_ack - with_consumer:>9.1f}"
         )
+    for burst in (1, 10, 100):
+        cost = min(measure_keys(burst, 256) for _ in range(BEST_OF))
+        print(f"{burst:>8} {256:>6} {cost:>9.1f} us a message to {QUEUES} queues, each with another key")
 
 
 if __name__ == "__main__":

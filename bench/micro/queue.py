@@ -16,6 +16,7 @@ from node.broker.queue import QueueMachine
 HEADER = bytes(18)
 MESSAGES = 64
 RECORDS = (b"\0\0\0\0\0\0\0\0") * MESSAGES
+ONE = commands.targets([1])  # the one queue
 ROUNDS = 20_000
 BEST_OF = 3
 
@@ -54,7 +55,7 @@ def run_through(per_entry: int) -> float:
     """Seconds per run of enqueue + assignment + settle, with `per_entry` runs in an entry."""
     replica = Replica(1)
     replica.attach(1, 1, 0)
-    enqueues = b"".join(commands.enqueue(5, [1], b"\0\1q", MESSAGES, RECORDS)) * per_entry
+    enqueues = b"".join(commands.enqueue(5, ONE, MESSAGES, [RECORDS])) * per_entry
     rounds = ROUNDS // per_entry
     settles = [
         HEADER + commands.settle(1, [(n * MESSAGES * per_entry + 1, (n + 1) * MESSAGES * per_entry)])[0]
@@ -72,7 +73,7 @@ def run_through(per_entry: int) -> float:
 def fanout(queues: int) -> float:
     """Seconds per queue to enqueue one run into many queues without consumers."""
     replica = Replica(queues)
-    data = HEADER + b"".join(commands.enqueue(5, range(1, queues + 1), b"\0\1q", MESSAGES, RECORDS))
+    data = HEADER + b"".join(commands.enqueue(5, commands.targets(range(1, queues + 1)), MESSAGES, [RECORDS]))
     rounds = ROUNDS // queues
     start = time.perf_counter()
     for _ in range(rounds):
@@ -83,7 +84,7 @@ def fanout(queues: int) -> float:
 def memory(messages: int, runs: int) -> float:
     """Bytes per run of an entry each, waiting in a queue (with its part of `live`)."""
     replica = Replica(1)
-    data = HEADER + b"".join(commands.enqueue(0, [1], b"\0\1q", messages, RECORDS[: 8 * messages]))
+    data = HEADER + b"".join(commands.enqueue(0, ONE, messages, [RECORDS[: 8 * messages]]))
     tracemalloc.start()
     for _ in range(runs):
         replica.apply_data(data)
@@ -96,7 +97,7 @@ def memory(messages: int, runs: int) -> float:
 def long_queue(runs: int) -> None:
     """Print what saving, loading and serving a queue of many one-message runs takes."""
     replica = Replica(1)
-    data = HEADER + b"".join(commands.enqueue(0, [1], b"\0\1q", 1, RECORDS[:8]))
+    data = HEADER + b"".join(commands.enqueue(0, ONE, 1, [RECORDS[:8]]))
     for _ in range(runs):
         replica.apply_data(data)
     steps: list[tuple[str, Callable[[], object]]] = [

@@ -12,7 +12,7 @@ from bench.micro.timing import best_us
 from cluster.machine import Meta
 from node.broker import topology_commands as commands
 from node.broker.topology import TopologyMachine
-from node.session.publish import Plans
+from node.session.plans import Plan, Plans
 
 HEADER = bytes(18)
 VHOST = "/"
@@ -90,11 +90,11 @@ def main() -> None:
     for name, topology, exchange, key in rows:
         first, again, found = topology.cost_us(exchange, key)
         print(f"{name:<28} {first:>9.2f} {again:>9.2f}  {found:>6}")
-    plans, exrk = Plans(), b"\x00\x02q1"
-    plans.find(1, exrk)
-    plans.keep(exrk, ((1, (7,)),))
-    known = best_us(lambda: plans.find(1, exrk))
-    print(f"{'known to the channel':<28} {known:>9.2f}")
+    plans, args = Plans(), b"\x00\x02q1\x00"
+    plans.known(1)
+    plans.keep(args, Plan(((1, (7,)),)))
+    known = best_us(lambda: plans.known(1).get(args))
+    print(f"{'known to the user':<28} {known:>9.2f}")
 
 
 if __name__ == "__main__":

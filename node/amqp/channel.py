@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from node.amqp import states
 from node.amqp.confirms import Confirms
-from node.amqp.content import Assembly, AssemblyBudget, PublishArguments, Publishing
+from node.amqp.content import Assembly, AssemblyBudget, parse_publish
 from node.amqp.events import ChannelClosed, Event, Outcome, Publish, Request, Settle
 from node.amqp.states import ChannelState
 from node.amqp.unacked import Deliveries, UnackedWindow
@@ -23,7 +23,7 @@ from node.errors import (
     PreconditionFailed,
     UnexpectedFrame,
 )
-from node.wire.codec import ACK, BODY, HEADER, METHOD, PUBLISH, Item
+from node.wire.codec import ACK, BODY, HEADER, METHOD, PUBLISH, Item, PublishedRun
 from node.wire.methods import (
     BasicAck,
     BasicNack,
@@ -53,12 +53,11 @@ class Shared:
         channels: the open and the closing ones, by number.
     """
 
-    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail", "publish_arguments")
+    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail")
 
     def __init__(self, message_size_bytes_max: int, fail: Callable[[AmqpError], None]) -> None:
         self.fail = fail
         self.channels: dict[int, Channel] = {}
-        self.publish_arguments = PublishArguments()
         self.budget = AssemblyBudget(message_size_bytes_max)
         self._chunks: list[bytes] = []
         self._confirming: list[Confirms] = []
@@ -163,14 +162,18 @@ class Channel:
             return self._unacked.skip(count)
         return self._unacked.record(consumer, first_id, count)
 
-    def confirm(self, first_seq: int, count: int, *, ok: bool = True) -> None:
+    def confirm(self, ranges: list[tuple[int, int]], *, ok: bool = True) -> None:
         """Confirm published messages, or refuse them; told when the output is drained. Each number comes
         once.
+
+        Args:
+            ranges: first and last confirm number, both included; not empty.
+            ok: False: refuse them.
         """
         confirms = self._confirms
         if confirms is None or self.state is not ChannelState.OPEN:
             return
-        if confirms.gather(first_seq, count, ok=ok):
+        if confirms.gather(ranges, ok=ok):
             self._shared.confirm_later(confirms)
 
     def take_all(self) -> Deliveries:
@@ -216,7 +219,7 @@ class Channel:
         elif self._assembly is not None and item[0] not in (HEADER, BODY):
             raise _about(self._assembly.wrong_frame(), states.BASIC_PUBLISH)
         elif item[0] == PUBLISH:
-            self._receive_publish(item[2], item[3], item[4], events)
+            self._receive_publish(item[2], events)
         elif item[0] == ACK:
             self._receive_ack(item[2], item[3], item[4], events)
         elif item[0] == METHOD:
@@ -234,18 +237,27 @@ class Channel:
             self.end(ChannelState.CLOSED)
             del self._shared.channels[self.number]
 
-    def _receive_publish(self, args: bytes, count: int, packed: bytes, events: list[Event]) -> None:
+    def _receive_publish(self, runs: list[PublishedRun], events: list[Event]) -> None:
+        budget = self._shared.budget
+        size_bytes_max = budget.message_size_bytes_max
+        taken = total = 0
         try:
-            publishing = self._shared.publish_arguments.parse(args)
-            if count == 1:  # of several messages none is too large: see Connection's run_bytes_max
-                self._shared.budget.check_size(int.from_bytes(packed[_BODY_LENGTH], "big"))
+            for args, count, packed in runs:
+                parse_publish(args)
+                if count == 1 and len(packed) > size_bytes_max:
+                    # Of several messages none is too large: see Connection's run_bytes_max.
+                    budget.check_size(int.from_bytes(packed[_BODY_LENGTH], "big"))
+                taken += 1
+                total += count
         except AmqpError as error:
+            if taken:
+                self._published(runs[:taken], total, events)
             raise _about(error, states.BASIC_PUBLISH) from None
-        self._published(publishing, count, packed, events)
+        self._published(runs, total, events)
 
-    def _published(self, publishing: Publishing, count: int, packed: bytes, events: list[Event]) -> None:
-        first_seq = self._confirms.number(count) if self._confirms is not None else 0
-        events.append(Publish(self, *publishing, count, packed, first_seq))
+    def _published(self, runs: list[PublishedRun], total: int, events: list[Event]) -> None:
+        first_seq = self._confirms.number(total) if self._confirms is not None else 0
+        events.append(Publish(self, runs, first_seq))
 
     def _receive_content(self, item: Item, events: list[Event]) -> None:
         assembly = self._assembly
@@ -263,7 +275,7 @@ class Channel:
         if complete:
             self._assembly = None
             assembly.release()
-            self._published(assembly.publishing, 1, assembly.packed(), events)
+            self._published([(assembly.args, 1, assembly.packed())], 1, events)
 
     def _receive_ack(self, first_tag: int, last_tag: int, multiple: bool, events: list[Event]) -> None:
         try:
@@ -294,8 +306,9 @@ class Channel:
             if method_id in states.SESSION_METHODS:
                 events.append(Request(self, decode_method(method_id, args)))
             elif method_id == states.BASIC_PUBLISH:
-                publishing = self._shared.publish_arguments.parse(args[_TICKET_BYTES:])
-                self._assembly = Assembly(publishing, self._shared.budget)
+                args = args[_TICKET_BYTES:]
+                parse_publish(args)
+                self._assembly = Assembly(args, self._shared.budget)
             elif method_id == states.CHANNEL_CLOSE:
                 self._receive_close(events)
             elif method_id == states.CHANNEL_OPEN:

@@ -49,12 +49,15 @@ class Confirms:
         self.next_seq += count
         return first_seq
 
-    def gather(self, first_seq: int, count: int, *, ok: bool) -> bool:
+    def gather(self, ranges: list[tuple[int, int]], *, ok: bool) -> bool:
         """Note that messages are settled, each once; true where they are the first of this turn."""
-        assert self._settled < first_seq, "told before"
-        assert first_seq + count <= self.next_seq, "not yet published"
-        self._gathered.append((first_seq, first_seq + count - 1, ok))
-        return len(self._gathered) == 1
+        gathered = self._gathered
+        is_first = not gathered
+        for first_seq, last_seq in ranges:
+            assert self._settled < first_seq, "told before"
+            assert last_seq < self.next_seq, "not yet published"
+            gathered.append((first_seq, last_seq, ok))
+        return is_first
 
     def frames(self) -> bytes:
         """The frames for all that was gathered since the last call."""

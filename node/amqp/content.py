@@ -5,6 +5,7 @@ one by one, and the wrong ones, so that each gets its error.
 """
 
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from node.errors import AmqpNotImplemented, FrameError, PreconditionFailed, ResourceError, UnexpectedFrame
@@ -14,53 +15,41 @@ from node.wire.primitives import Reader
 
 _RECORD: Final = struct.Struct(">II")
 _BASIC: Final = 60
+_FLAGS_BYTES: Final = 1
 _MANDATORY: Final = 1
 _IMMEDIATE: Final = 2
 
 
 class Publishing(NamedTuple):
-    """The arguments of basic.publish; see `events.Publish`."""
+    """The arguments of basic.publish.
+
+    Args:
+        exchange, routing_key: as text.
+        mandatory: return the messages that no queue takes.
+    """
 
     exchange: str
     routing_key: str
-    exrk: bytes
     mandatory: bool
 
 
-class PublishArguments:
-    """Parses the arguments of basic.publish, once per distinct bytes: publishers say the same again and
-    again.
+@lru_cache(PUBLISH_ARGUMENTS_KEPT_MAX)  # publishers say the same again and again
+def parse_publish(args: bytes) -> Publishing:
+    """Read the arguments of basic.publish that follow the reserved short.
+
+    Raises:
+        FrameError: 501, they do not add up.
+        AmqpNotImplemented: 540, `immediate` is set.
     """
-
-    __slots__ = ("_parsed",)
-
-    def __init__(self) -> None:
-        self._parsed: dict[bytes, Publishing] = {}
-
-    def parse(self, args: bytes) -> Publishing:
-        """Read the arguments that follow the reserved short.
-
-        Raises:
-            FrameError: 501, they do not add up.
-            AmqpNotImplemented: 540, `immediate` is set.
-        """
-        known = self._parsed.get(args)
-        if known is not None:
-            return known
-        reader = Reader(args)
-        exchange = reader.shortstr()
-        routing_key = reader.shortstr()
-        exrk = args[: reader.offset]
-        flags = reader.octet()
-        reader.finish()
-        if flags & _IMMEDIATE:
-            msg = "immediate=true"
-            raise AmqpNotImplemented(msg)
-        if len(self._parsed) >= PUBLISH_ARGUMENTS_KEPT_MAX:
-            self._parsed.clear()
-        parsed = Publishing(exchange, routing_key, exrk, bool(flags & _MANDATORY))
-        self._parsed[args] = parsed
-        return parsed
+    reader = Reader(args)
+    exchange = reader.shortstr()
+    routing_key = reader.shortstr()
+    flags = reader.octet()
+    reader.finish()
+    if flags & _IMMEDIATE:
+        msg = "immediate=true"
+        raise AmqpNotImplemented(msg)
+    return Publishing(exchange, routing_key, bool(flags & _MANDATORY))
 
 
 class AssemblyBudget:
@@ -100,14 +89,14 @@ class Assembly:
     """One message under way: its basic.publish has come, its header or body has not, or not wholly.
 
     Args:
-        publishing: where it goes.
+        args: of basic.publish, parsed before; without the reserved short.
         budget: of the connection.
     """
 
-    __slots__ = ("_body", "_body_bytes", "_budget", "_header", "_taken_bytes", "publishing")
+    __slots__ = ("_body", "_body_bytes", "_budget", "_header", "_taken_bytes", "args")
 
-    def __init__(self, publishing: Publishing, budget: AssemblyBudget) -> None:
-        self.publishing = publishing
+    def __init__(self, args: bytes, budget: AssemblyBudget) -> None:
+        self.args = args
         self._budget = budget
         self._header: bytes | None = None
         # Grows in place: a body of n frames costs no n copies, and n tiny ones no n objects.
@@ -152,7 +141,9 @@ class Assembly:
     def packed(self) -> bytes:
         """The complete message as a record (see `node.wire`)."""
         assert self._header is not None and len(self._body) == self._body_bytes, "incomplete"
-        return b"".join((_RECORD.pack(len(self._header), self._body_bytes), self._header, self._body))
+        exrk = self.args[:-_FLAGS_BYTES]
+        lengths = _RECORD.pack(len(exrk) + len(self._header), self._body_bytes)
+        return b"".join((lengths, exrk, self._header, self._body))
 
     def release(self) -> None:
         """Give the bytes back to the budget: the message is complete, or its channel has gone."""

@@ -14,6 +14,7 @@ from node.errors import AmqpError
 
 if TYPE_CHECKING:
     from node.amqp.channel import Channel
+    from node.wire.codec import PublishedRun
     from node.wire.methods import Method
 
 
@@ -80,26 +81,19 @@ class ChannelClosed:
 
 @dataclass(slots=True)
 class Publish:
-    """A run of messages with the same exchange, routing key and flags.
+    """A burst: messages that were published on one channel one after the other, and read together.
 
     Args:
         channel: where they were published.
-        exchange, routing_key: as text.
-        exrk: both as they came, two shortstrs, ready for the tail of basic.deliver.
-        mandatory: return the messages that no queue takes.
-        count: number of messages, at least 1.
-        packed: `count` records as `node.wire` packs them: u32 header length, u32 body length, header, body.
+        runs: (args, count, packed) in order; the messages of one have the same exchange, routing key and flags.
+            args: as they came, for `content.parse_publish`, which has taken them once.
+            packed: `count` records as `node.wire` packs them.
         first_seq: confirm sequence number of the first message, the others follow; 0: channel not in confirm
             mode.
     """
 
     channel: "Channel"
-    exchange: str
-    routing_key: str
-    exrk: bytes
-    mandatory: bool
-    count: int
-    packed: bytes
+    runs: "list[PublishedRun]"
     first_seq: int
 
 

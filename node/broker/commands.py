@@ -13,7 +13,7 @@ within its epoch; ticket 0 asks for no reply. `uid` names a queue (u64, from the
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -27,8 +27,9 @@ Range = tuple[int, int]
 CONFIG_VERSION = 1
 
 _HEAD = struct.Struct(">BI")
-_ENQUEUE = struct.Struct(">BIQIHI")
-_ENQUEUE_BODY = struct.Struct(">QIHI")
+_ENQUEUE = struct.Struct(">BIQIH")
+_ENQUEUE_BODY = struct.Struct(">QIH")
+_UID_BYTES = 8
 _RECORD_BYTES_MIN = 8  # the two length fields of a packed record
 _TICKET = struct.Struct(">Q")
 _TICKET_UID = struct.Struct(">QQ")
@@ -41,9 +42,11 @@ _PREFETCH_MAX = 0xFFFFFFFF
 
 
 class Kind(IntEnum):
-    """The kind octet of a command. Numbers are never used again for something else."""
+    """The kind octet of a command. Numbers are never used again for something else.
 
-    ENQUEUE = 1
+    1 was an enqueue whose records all had one exchange and routing key.
+    """
+
     CREATE_QUEUE = 2
     DELETE_QUEUE = 3
     PURGE = 4
@@ -55,6 +58,13 @@ class Kind(IntEnum):
     GET = 10
     CLOSE_SESSION = 11
     TICK = 12
+    ENQUEUE = 13
+
+
+# An attribute of an enum costs a lookup, and these are asked for with each command.
+_KIND_MIN = int(min(Kind))
+_KIND_ENQUEUE = int(Kind.ENQUEUE)
+assert max(Kind) == _KIND_ENQUEUE
 
 
 class MalformedCommand(ValueError):
@@ -99,24 +109,30 @@ class QueueConfig(NamedTuple):
 # --- encoders: what a node submits -------------------------------------------------------------------
 
 
-def enqueue(ticket: int, uids: Sequence[int], exrk: bytes, count: int, packed: bytes) -> Parts:
+def targets(uids: Sequence[int]) -> bytes:
+    """The queues of an enqueue command, each once, all in its group."""
+    return struct.pack(f">{len(uids)}Q", *uids)
+
+
+def enqueue(ticket: int, uids: bytes, count: int, packed: Iterable[bytes]) -> Parts:
     """Put a run into queues; replies with the number of queues in `uids` that do not exist (0: all took it).
 
-    Sizes of single messages are not part of the command: the machine counts messages, not bytes. Limits
+    Exchange and routing key stand in each record: the messages of a run go to the same queues, for whatever
+    reason. Sizes of single messages are not part of the command: the machine counts messages, not bytes. Limits
     in bytes need them; a later version can carry `count` u32 sizes between the uids and the records,
     under a new kind, for the queues that have such a limit.
 
     Args:
         ticket: names the reply (the publisher's confirm follows from it).
-        uids: the queues, each once, all in this group.
-        exrk: exchange shortstr + routing-key shortstr, as in basic.publish.
+        uids: made by `targets`.
         count: messages in the run, at least 1.
-        packed: `count` records u32 header length | u32 body length | header | body.
+        packed: `count` records as `node.wire` packs them, in pieces.
     """
-    targets = struct.pack(f">{len(uids)}Q", *uids)
-    body_bytes = _ENQUEUE_BODY.size + len(exrk) + len(targets) + len(packed)
-    head = _ENQUEUE.pack(Kind.ENQUEUE, body_bytes, ticket, count, len(exrk), len(uids))
-    return head + exrk + targets, packed
+    body_bytes = _ENQUEUE_BODY.size + len(uids)
+    for piece in packed:
+        body_bytes += len(piece)
+    head = _ENQUEUE.pack(_KIND_ENQUEUE, body_bytes, ticket, count, len(uids) // _UID_BYTES)
+    return head + uids, *packed
 
 
 def create_queue(ticket: int, uid: int, config: bytes) -> Parts:
@@ -233,7 +249,7 @@ def frames(data: bytes, offset: int) -> list[tuple[int, int, int, int]]:
     size = len(data)
     unpack = _HEAD.unpack_from
     while offset < size:
-        if not Kind.ENQUEUE <= data[offset] <= Kind.TICK:
+        if not _KIND_MIN <= data[offset] <= _KIND_ENQUEUE:
             msg = f"command kind {data[offset]} at offset {offset}"
             raise UnknownCommand(msg)
         if size - offset < _HEAD.size:
@@ -248,8 +264,8 @@ def frames(data: bytes, offset: int) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def enqueue_layout(data: bytes, command_offset: int) -> tuple[bytes, int, int]:
-    """Find the records of an enqueue command for delivery: (exrk, offset of record 0, count).
+def enqueue_layout(data: bytes, command_offset: int) -> tuple[int, int]:
+    """Find the records of an enqueue command for delivery: (offset of record 0, count).
 
     Args:
         data: of the entry that `Slice.index` names.
@@ -258,16 +274,15 @@ def enqueue_layout(data: bytes, command_offset: int) -> tuple[bytes, int, int]:
     Raises:
         MalformedCommand: there is no enqueue command at that offset.
     """
-    if len(data) - command_offset < _ENQUEUE.size or data[command_offset] != Kind.ENQUEUE:
+    if len(data) - command_offset < _ENQUEUE.size or data[command_offset] != _KIND_ENQUEUE:
         msg = f"no enqueue command at offset {command_offset}"
         raise MalformedCommand(msg)
-    _, length, _, count, exrk_bytes, targets = _ENQUEUE.unpack_from(data, command_offset)
-    start = command_offset + _ENQUEUE.size
-    records = start + exrk_bytes + 8 * targets
+    _, length, _, count, queues = _ENQUEUE.unpack_from(data, command_offset)
+    records = command_offset + _ENQUEUE.size + _UID_BYTES * queues
     if records + count * _RECORD_BYTES_MIN > command_offset + _HEAD.size + length or not count:
         msg = f"enqueue command at offset {command_offset} does not add up"
         raise MalformedCommand(msg)
-    return data[start : start + exrk_bytes], records, count
+    return records, count
 
 
 def decode_enqueue(data: bytes, body: int, end: int) -> tuple[int, int, tuple[int, ...]]:
@@ -283,14 +298,14 @@ def decode_enqueue(data: bytes, body: int, end: int) -> tuple[int, int, tuple[in
     """
     if end - body < _ENQUEUE_BODY.size:
         raise MalformedCommand
-    ticket, count, exrk_bytes, targets = _ENQUEUE_BODY.unpack_from(data, body)
-    first_uid = body + _ENQUEUE_BODY.size + exrk_bytes
+    ticket, count, queues = _ENQUEUE_BODY.unpack_from(data, body)
+    first_uid = body + _ENQUEUE_BODY.size
     # Each record has its two lengths at least, so a count that cannot be true shows without a look at them.
-    if first_uid + 8 * targets + count * _RECORD_BYTES_MIN > end or not count:
+    if first_uid + _UID_BYTES * queues + count * _RECORD_BYTES_MIN > end or not count:
         raise MalformedCommand
-    if targets == 1:
+    if queues == 1:
         return ticket, count, _TICKET.unpack_from(data, first_uid)
-    return ticket, count, struct.unpack_from(f">{targets}Q", data, first_uid)
+    return ticket, count, struct.unpack_from(f">{queues}Q", data, first_uid)
 
 
 def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from node.amqp.events import ChannelClosed, Publish, Request, Settle
 from node.errors import AmqpError, HardError, NotFound
-from node.session.publish import RUN_BYTES, Plans, publish
+from node.session.publish import charged_bytes, publish
 from node.session.requests import start, subject_of
 from node.session.script import Script
 from node.session.settle import settle
@@ -39,7 +39,7 @@ class ChannelSession:
     __slots__ = (
         "_script", "_ticket", "_waiting",
         "amqp", "consumers", "getters", "gone", "groups", "held_bytes", "holders", "id", "last_queue",
-        "method", "plans", "prefetch", "session",
+        "method", "prefetch", "session",
     )  # fmt: skip
 
     def __init__(self, session: "Session", amqp: "Channel") -> None:
@@ -52,9 +52,8 @@ class ChannelSession:
         self.consumers: dict[str, Consumer] = {}
         self.holders: dict[int, int] = {}  # id under which a group holds messages for this channel -> group
         self.getters: dict[int, int] = {}  # uid -> the id that holds what basic.get took from that queue
-        self.held_bytes = 0  # of the publish that a script waits to route
+        self.held_bytes = 0  # of the burst that a script waits to route
         self.groups: dict[int, None] = {}  # where this session has state
-        self.plans = Plans()
         self._script: Script | None = None
         self.method: Method | None = None  # what is being done; None: a publish
         self._ticket = 0
@@ -97,8 +96,8 @@ class ChannelSession:
         """Free all: waiting events, tickets, consumers, and what the groups hold for this session."""
         self._forget_script()
         for event in self._waiting:
-            run_bytes = len(event.packed) + RUN_BYTES if type(event) is Publish else 0
-            self.session.release(WAITING_EVENT_BYTES + run_bytes)
+            burst_bytes = charged_bytes(event.runs) if type(event) is Publish else 0
+            self.session.release(WAITING_EVENT_BYTES + burst_bytes)
         self._waiting.clear()
         self.session.release(self.held_bytes)
         self.held_bytes = 0
@@ -147,7 +146,8 @@ class ChannelSession:
         try:
             self.method = None
             if kind is Publish:
-                publish(self, event)  # type: ignore[arg-type]  # narrowed by `kind`: isinstance costs on this path
+                # Narrowed by `kind`: isinstance costs on this path.
+                publish(self, event.runs, event.first_seq)  # type: ignore[union-attr]
             elif kind is Settle:
                 settle(self, event)  # type: ignore[arg-type]
             elif kind is Request:

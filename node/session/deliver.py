@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from node.broker import commands
 from node.errors import InternalError
-from node.wire import codec
 
 if TYPE_CHECKING:
     from node.broker.effects import GetResult, Slice
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 _DELIVER = struct.pack(">HH", 60, 60)
 _GET_OK = struct.pack(">HH", 60, 71)
-_FLAG = (b"\x00", b"\x01")
 _MESSAGE_COUNT = struct.Struct(">I")
 
 
@@ -112,17 +110,12 @@ def _write(  # noqa: PLR0917 - called per run: no object, no keywords
     channel: "ChannelSession", group: int, piece: "Slice", head: bytes, tag: int, more: bytes
 ) -> None:
     session = channel.session
-    locator = session.shared.locator
-    index, command_offset, record, count, _, redelivered = piece
     try:
-        data, exrk, offset = locator.find(group, index, command_offset, record, count)
+        frames = session.shared.locator.frames(
+            group, piece, channel.amqp.number, head, tag, more, session.amqp.frame_max
+        )
     except KeyError:
         # A row stays while a message in it is held; without it nothing that follows can be trusted.
-        session.fail(InternalError(f"entry {index} of group {group} is missing"))
+        session.fail(InternalError(f"entry {piece.index} of group {group} is missing"))
         return
-    tail = _FLAG[redelivered] + exrk + more
-    frames, end = codec.content_frames(
-        data, offset, count, channel.amqp.number, head, tag, tail, session.amqp.frame_max
-    )
-    locator.passed(group, index, command_offset, record + count, end)
     session.send_frames(channel, frames)

@@ -160,7 +160,7 @@ class Frontend:
         """This node's epoch in `group` has ended, with its sessions there: their clients must start anew."""
         if group == METADATA_GROUP:
             self._shared.catch_up.begin_anew()
-        self._shared.ensured.clear()  # a creation may have ended with the epoch
+        self._shared.forget_creations()
         found: dict[int, Session] = {}
         for waiter in self._shared.tickets.take_group(group):
             waiter.abandoned()
@@ -181,7 +181,8 @@ class Frontend:
     def take_output(self) -> list[Output]:
         """Everything the shell has to do, in order: at most one Write a connection."""
         shared = self._shared
-        self._flush_stalled()
+        if shared.stalled:
+            self._flush_stalled()
         outputs: list[Output] = shared.outputs[:]
         shared.outputs.clear()
         dirty = shared.dirty

@@ -1,4 +1,4 @@
-"""Where the records of a slice stand: from a machine's (entry, command, record number) to a byte offset.
+"""Where the records of a slice stand: from a machine's (entry, command, record number) to their frames.
 
 A run is delivered in slices, as credit allows, and mostly in order. So for each of the runs read last the
 place is kept where the slice before ended: the next one goes on from there.
@@ -10,54 +10,60 @@ from node.broker import commands
 from node.wire import codec
 
 if TYPE_CHECKING:
+    from node.broker.effects import Slice
     from node.session.ports import NodePort
+
+_FLAG = (b"\x00", b"\x01")  # the bit `redelivered`
 
 RUNS_MAX = 1024
 """How many runs' places are kept; the oldest is forgotten first."""
 
 
 class Locator:
-    """Finds records in entry data, for all consumers of a node."""
+    """Finds records in entry data, for all consumers of a node, and has the codec write them."""
 
     __slots__ = ("_node", "_runs")
 
     def __init__(self, node: "NodePort") -> None:
         self._node = node
-        self._runs: dict[tuple[int, int, int], tuple[bytes, int, int, int]] = {}
+        # Where record 0 starts, and number and offset of the record that is probably asked for next.
+        self._runs: dict[tuple[int, int, int], tuple[int, int, int]] = {}
 
-    def find(
-        self, group: int, index: int, command_offset: int, record: int, count: int
-    ) -> tuple[bytes, bytes, int]:
-        """Find `count` records of a run, from number `record`.
+    def frames(  # noqa: PLR0917 - called per slice: no object, no keywords
+        self, group: int, piece: "Slice", channel: int, head: bytes, tag: int, more: bytes, frame_max: int
+    ) -> bytes:
+        """The messages of a slice as frames of basic.deliver or basic.get-ok.
 
-        Returns:
-            The entry's data, the run's exchange and routing key as two shortstrs, the first record's offset.
+        Args:
+            group: whose entry the slice names.
+            piece: what to write.
+            channel: number of the client's channel.
+            head: the method up to the delivery tag.
+            tag: of the first message.
+            more: the method's arguments after the routing key.
+            frame_max: as negotiated.
 
         Raises:
             KeyError: the entry is gone.
         """
+        index, command_offset, record, count, _, redelivered = piece
+        flags = _FLAG[redelivered]
         data = self._node.entry_data(group, index)
         key = (group, index, command_offset)
         place = self._runs.get(key)
         if place is None:
-            exrk, start, total = commands.enqueue_layout(data, command_offset)
+            start, total = commands.enqueue_layout(data, command_offset)
             if count == total:
-                return data, exrk, start
+                return codec.content_frames(data, start, count, channel, head, tag, flags, more, frame_max)[0]
             at, offset = 0, start
             if len(self._runs) >= RUNS_MAX:
                 del self._runs[next(iter(self._runs))]
         else:
-            exrk, start, at, offset = place
+            start, at, offset = place
             if record < at:
                 at, offset = 0, start
         if record > at:
             offset = codec.skip(data, offset, record - at)
-        self._runs[key] = (exrk, start, record, offset)
-        return data, exrk, offset
-
-    def passed(self, group: int, index: int, command_offset: int, record: int, offset: int) -> None:
-        """The caller has read up to record `record`, which starts at `offset`."""
-        key = (group, index, command_offset)
-        place = self._runs.get(key)
-        if place is not None:
-            self._runs[key] = (place[0], place[1], record, offset)
+        frames, end = codec.content_frames(data, offset, count, channel, head, tag, flags, more, frame_max)
+        self._runs[key] = (start, record + count, end)
+        return frames

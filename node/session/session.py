@@ -22,7 +22,7 @@ from node.broker import commands, topology_commands
 from node.errors import AmqpError
 from node.session.channel import ChannelSession
 from node.session.ports import CheckLogin
-from node.session.publish import RUN_BYTES
+from node.session.publish import charged_bytes
 
 if TYPE_CHECKING:
     from node.amqp import Connection
@@ -51,6 +51,7 @@ class Session:
         "may_own",
         "node",
         "pending_bytes",
+        "plans",
         "room_bytes",
         "shared",
         "stalled",
@@ -70,6 +71,7 @@ class Session:
         self.id = shared.node.next_id()
         self.user = ""
         self.vhost = ""
+        self.plans = shared.plans_of("", "")
         self.ended = False
         self.may_own = False  # True: it has asked for an exclusive queue
         self.channels: dict[int, ChannelSession] = {}
@@ -90,7 +92,7 @@ class Session:
                 if channel.gone:
                     continue
                 if kind is Publish:
-                    self.charge(len(event.packed) + RUN_BYTES)  # type: ignore[union-attr]
+                    self.charge(charged_bytes(event.runs))  # type: ignore[union-attr]
                 channel.handle(event)  # type: ignore[arg-type]
             elif not self.ended:
                 self._control(event)
@@ -225,6 +227,7 @@ class Session:
             self.fail(error)
             return
         self.vhost = vhost
+        self.plans = self.shared.plans_of(vhost, self.user)
         self.amqp.open_accepted()
         self.handle(self._held_back())
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from node.session.locator import Locator
 from node.session.opening import CatchUp
+from node.session.plans import Plans
 from node.session.ports import NodePort, Output
 from node.session.pressure import Pressure
 from node.session.tickets import Tickets
@@ -43,8 +44,8 @@ class Shared:
     """One per node; see the module."""
 
     __slots__ = (
-        "catch_up", "consumers", "dirty", "ensured", "locator", "node", "options", "outputs", "pressure", "stalled",
-        "tickets",
+        "_plans", "catch_up", "consumers", "dirty", "ensured", "locator", "node", "options", "outputs", "pressure",
+        "stalled", "tickets",
     )  # fmt: skip
 
     def __init__(self, options: Options, node: NodePort) -> None:
@@ -59,3 +60,17 @@ class Shared:
         self.dirty: dict[int, Session] = {}  # connections with something to send
         self.stalled: dict[int, Session] = {}  # writable connections whose turn's output was used up
         self.ensured: dict[int, None] = {}  # uids for which this node has submitted create_queue
+        self._plans: dict[tuple[str, str], Plans] = {}  # by vhost and user; both are made by administrators
+
+    def plans_of(self, vhost: str, user: str) -> Plans:
+        """What is known of the ways of messages that a user publishes in a vhost."""
+        plans = self._plans.get((vhost, user))
+        if plans is None:
+            plans = self._plans[vhost, user] = Plans()
+        return plans
+
+    def forget_creations(self) -> None:
+        """What was submitted may never be applied: see to it anew that a queue's group has the queue."""
+        self.ensured.clear()
+        for plans in self._plans.values():
+            plans.forget()

@@ -8,6 +8,7 @@ def content_frames(
     channel: int,
     head: bytes,
     first_tag: int,
+    flags: bytes,
     tail: bytes,
     frame_max: int,
 ) -> tuple[bytes, int]: ...

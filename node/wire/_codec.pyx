@@ -32,6 +32,8 @@ cdef enum:
     ACK_FRAME_BYTES = 21
 
     HEADER_BYTES_MIN = 14
+    FLAGS_BYTES = 1
+    EXRK_BYTES_MAX = 512
     WAIT_BODY_BYTES_MAX = 65536
     WAIT_HEADER_BYTES_MAX = 8192
     WAIT_BODY_FRAMES_MAX = 16
@@ -237,21 +239,25 @@ cdef int measure(const uint8_t* data, int64_t size, int64_t pos, int channel, in
         missing -= payload_bytes
         frames += 1
         pos = frame.end + 1
-    if body_size > <uint64_t> 4294967295:
+    if body_size > <uint64_t> 4294967295 or header_bytes > <int64_t> 4294967295 - EXRK_BYTES_MAX:
         return SINGLE
     content.body_bytes = <uint32_t> body_size
     content.after = pos
     return 0
 
 
-cdef uint8_t* pack(const uint8_t* data, const Content* content, uint8_t* to) noexcept nogil:
+cdef uint8_t* pack(
+    const uint8_t* data, const uint8_t* exrk, int64_t exrk_bytes, const Content* content, uint8_t* to
+) noexcept nogil:
     """Copy measured content as one record; return where the next goes."""
     cdef uint32_t piece, missing = content.body_bytes
     cdef int64_t pos = content.header + content.header_bytes + 1
-    put32(to, content.header_bytes)
+    put32(to, <uint32_t> exrk_bytes + content.header_bytes)
     put32(to + 4, missing)
-    memcpy(to + 8, data + content.header, content.header_bytes)
-    to += 8 + <int64_t> content.header_bytes
+    memcpy(to + 8, exrk, exrk_bytes)
+    to += 8 + exrk_bytes
+    memcpy(to, data + content.header, content.header_bytes)
+    to += <int64_t> content.header_bytes
     while missing:
         piece = get32(data + pos + 3)
         memcpy(to, data + pos + 7, piece)
@@ -262,25 +268,29 @@ cdef uint8_t* pack(const uint8_t* data, const Content* content, uint8_t* to) noe
 
 
 cdef int64_t scan_run(bytes source, Frame* method, int64_t frame_max, int64_t run_bytes_max, list items):
-    """Append the run that starts with the basic.publish `method`; where the next item starts, or WAIT or SINGLE.
+    """Append the run that starts with the basic.publish `method`, to the burst before it if that is of its channel.
 
+    Returns where the next item starts, or WAIT or SINGLE.
     Two passes: how long the run is, then one allocation of just that and the copies.
     """
     cdef const uint8_t* data = <const uint8_t*> PyBytes_AS_STRING(source)
     cdef int64_t size = PyBytes_GET_SIZE(source)
     cdef const uint8_t* head = data + method.start - 7
     cdef int64_t head_bytes = method.end + 1 - (method.start - 7)
+    cdef const uint8_t* exrk = data + method.start + 6
+    cdef int64_t exrk_bytes = method.end - FLAGS_BYTES - (method.start + 6)
     cdef int64_t count = 0, run_bytes = 0, message_bytes, number
     cdef int64_t pos = method.start - 7
     cdef Content content
     cdef bytes packed
+    cdef tuple run, before
     cdef uint8_t* to
     cdef int found = 0
     while True:
         found = measure(data, size, pos + head_bytes, method.channel, frame_max, &content)
         if found < 0:
             break
-        message_bytes = 8 + <int64_t> content.header_bytes + <int64_t> content.body_bytes
+        message_bytes = 8 + exrk_bytes + <int64_t> content.header_bytes + <int64_t> content.body_bytes
         if count and run_bytes + message_bytes > run_bytes_max:
             break
         count += 1
@@ -297,9 +307,15 @@ cdef int64_t scan_run(bytes source, Frame* method, int64_t frame_max, int64_t ru
         content.header = pos + head_bytes + 7
         content.header_bytes = get32(data + pos + head_bytes + 3)
         content.body_bytes = <uint32_t> get64(data + content.header + 4)
-        to = pack(data, &content, to)
+        to = pack(data, exrk, exrk_bytes, &content, to)
         pos = after_content(data, &content)
-    items.append((PUBLISH, method.channel, source[method.start + 6:method.end], count, packed))
+    run = (source[method.start + 6:method.end], count, packed)
+    if items:
+        before = items[len(items) - 1]
+        if before[0] == PUBLISH and before[1] == method.channel:
+            (<list> before[2]).append(run)
+            return pos
+    items.append((PUBLISH, method.channel, [run]))
     return pos
 
 
@@ -395,6 +411,18 @@ cdef int64_t record_end(const uint8_t* data, int64_t size, int64_t offset) noexc
     return end if end <= size else -1
 
 
+cdef inline int64_t exrk_size(const uint8_t* head, int64_t head_bytes) noexcept nogil:
+    """Bytes of exchange and routing key at the front of a head; negative if they do not fit into it."""
+    cdef int64_t size
+    if head_bytes < 1:
+        return -1
+    size = 1 + <int64_t> head[0]
+    if size >= head_bytes:
+        return -1
+    size += 1 + <int64_t> head[size]
+    return size if size <= head_bytes else -1
+
+
 cdef inline uint8_t* put_frame_head(uint8_t* to, int frame_type, int channel, uint32_t payload_bytes) noexcept nogil:
     to[0] = <uint8_t> frame_type
     to[1] = <uint8_t> (channel >> 8)
@@ -416,6 +444,7 @@ def content_frames(
     int channel,
     bytes head not None,
     int64_t first_tag,
+    bytes flags not None,
     bytes tail not None,
     int64_t frame_max,
 ):
@@ -423,10 +452,11 @@ def content_frames(
     cdef const uint8_t* raw = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef int64_t size = PyBytes_GET_SIZE(data)
     cdef int64_t head_bytes = PyBytes_GET_SIZE(head), tail_bytes = PyBytes_GET_SIZE(tail)
+    cdef int64_t flags_bytes = PyBytes_GET_SIZE(flags)
     cdef int64_t tag_bytes = 8 if first_tag >= 0 else 0
-    cdef int64_t method_bytes = head_bytes + tag_bytes + tail_bytes
+    cdef int64_t fixed_bytes = head_bytes + tag_bytes + flags_bytes + tail_bytes
     cdef int64_t body_max = frame_max - 8 if frame_max else 4294967295
-    cdef int64_t total = 0, end, body, piece, header_bytes, number, pos = offset
+    cdef int64_t total = 0, end, body, piece, exrk_bytes, header_bytes, number, pos = offset
     cdef bytes frames
     cdef uint8_t* to
     if offset < 0 or offset > size or count < 0:
@@ -439,7 +469,9 @@ def content_frames(
         if end < 0:
             raise ValueError(f"record at {pos} ends beyond the data of {size} bytes")
         body = get32(raw + pos + 4)
-        total += 16 + method_bytes + <int64_t> get32(raw + pos) + body
+        if exrk_size(raw + pos + 8, get32(raw + pos)) < 0:
+            raise ValueError(f"head at {pos + 8} ends before its routing key does")
+        total += 16 + fixed_bytes + <int64_t> get32(raw + pos) + body
         total += 8 if body and body <= body_max else 8 * ((body + body_max - 1) // body_max)
         pos = end
     frames = PyBytes_FromStringAndSize(NULL, total)
@@ -449,12 +481,19 @@ def content_frames(
         header_bytes = get32(raw + pos)
         body = get32(raw + pos + 4)
         pos += 8
-        to = put_frame_head(to, FRAME_METHOD, channel, <uint32_t> method_bytes)
+        exrk_bytes = exrk_size(raw + pos, header_bytes)
+        header_bytes -= exrk_bytes
+        to = put_frame_head(to, FRAME_METHOD, channel, <uint32_t> (fixed_bytes + exrk_bytes))
         memcpy(to, <const uint8_t*> PyBytes_AS_STRING(head), head_bytes)
         to += head_bytes
         if tag_bytes:
             put64(to, <uint64_t> (first_tag + number))
             to += 8
+        memcpy(to, <const uint8_t*> PyBytes_AS_STRING(flags), flags_bytes)
+        to += flags_bytes
+        memcpy(to, raw + pos, exrk_bytes)
+        to += exrk_bytes
+        pos += exrk_bytes
         to = put_payload(to, <const uint8_t*> PyBytes_AS_STRING(tail), tail_bytes)
         to = put_frame_head(to, FRAME_HEADER, channel, <uint32_t> header_bytes)
         to = put_payload(to, raw + pos, header_bytes)

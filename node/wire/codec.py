@@ -6,7 +6,7 @@ scan: bytes to runs and frames. content_frames: packed records to frames. skip, 
 
 from __future__ import annotations
 
-from node.wire.items import ACK, BODY, ERROR, HEADER, HEARTBEAT, METHOD, PUBLISH, Item
+from node.wire.items import ACK, BODY, ERROR, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, PublishedRun
 
 try:
     from node.wire._codec import check_header, content_frames, scan, skip
@@ -27,6 +27,7 @@ __all__ = [
     "METHOD",
     "PUBLISH",
     "Item",
+    "PublishedRun",
     "check_header",
     "content_frames",
     "scan",

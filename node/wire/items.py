@@ -1,4 +1,6 @@
-"""What `scan` makes of a byte stream: one tuple for each run or frame, told apart by its first member."""
+"""What `scan` makes of a byte stream: one tuple for each burst, range of acks or frame, told apart by its first
+member.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ BODY: Final = 4
 HEARTBEAT: Final = 5
 ERROR: Final = 6
 
+PublishedRun: TypeAlias = tuple[bytes, int, bytes]
+"""Arguments of basic.publish after the ticket, count, packed records."""
+
 Item: TypeAlias = (
     # METHOD, channel, class << 16 | method, arguments
     tuple[Literal[0], int, int, bytes]
-    # PUBLISH, channel, arguments after the ticket, count, packed records
-    | tuple[Literal[1], int, bytes, int, bytes]
+    # PUBLISH, channel, runs
+    | tuple[Literal[1], int, list[PublishedRun]]
     # ACK, channel, first delivery tag, last delivery tag, multiple
     | tuple[Literal[2], int, int, int, bool]
     # HEADER, BODY or HEARTBEAT, channel, payload

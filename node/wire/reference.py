@@ -4,7 +4,8 @@ First and last on a message's path. `_codec.pyx` does the same on pointers and i
 tests; `codec.py` picks one of the two. Nothing here raises on what a peer sent, save `check_header`, which is
 asked to.
 
-A packed record is `u32 header length | u32 body length | content header payload | body`.
+A packed record is `u32 head length | u32 body length | head | body`, and its head `exchange | routing key | content
+header payload`, the first two as the shortstrs that they are in basic.publish and basic.deliver.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ _HEADER_HEAD: Final = struct.Struct(">HHQ")
 _TAG: Final = struct.Struct(">Q")
 
 _HEADER_BYTES_MIN: Final = 14
+_FLAGS_BYTES: Final = 1
+_EXRK_BYTES_MAX: Final = 512
 _SHORTSTR, _TABLE = -1, -2
 _PROPERTY_SIZES: Final = (
     *(_SHORTSTR, _SHORTSTR, _TABLE, 1, 1, _SHORTSTR, _SHORTSTR),
@@ -77,6 +80,8 @@ _Frame = tuple[int, int, int, int]
 
 def scan(data: bytes, frame_max: int, run_bytes_max: int) -> tuple[list[Item], int]:
     """Turn the front of a byte stream into runs and frames.
+
+    Runs of publishes that follow each other on one channel are one item.
 
     Args:
         data: all bytes that have come and were not yet consumed.
@@ -122,6 +127,7 @@ def content_frames(  # noqa: PLR0917 - the hot call of delivery; keywords cost a
     channel: int,
     head: bytes,
     first_tag: int,
+    flags: bytes,
     tail: bytes,
     frame_max: int,
 ) -> tuple[bytes, int]:
@@ -134,14 +140,16 @@ def content_frames(  # noqa: PLR0917 - the hot call of delivery; keywords cost a
         channel: goes into each frame.
         head: class id, method id and what comes before the delivery tag.
         first_tag: delivery tag of the first record, the next has one more; negative: the method has no tag.
-        tail: the arguments after the delivery tag.
+        flags: the arguments between the delivery tag and the exchange.
+        tail: the arguments after the routing key.
         frame_max: body frames are split to fit it; 0 for no limit. A content header is never split.
 
     Returns:
         The frames, and the offset after the last record.
 
     Raises:
-        ValueError: the data ends before the last record does, or an argument is out of its range.
+        ValueError: the data ends before the last record does, a head does not add up, or an argument is out of
+            its range.
     """
     _check_range(data, offset, count)
     body_max = frame_max - FRAME_OVERHEAD_BYTES if frame_max else _U32_MAX
@@ -150,9 +158,11 @@ def content_frames(  # noqa: PLR0917 - the hot call of delivery; keywords cost a
         raise ValueError(msg)
     parts: list[bytes] = []
     for number in range(count):
-        header_start, body_start, end = _record_at(data, offset)
+        start, body_start, end = _record_at(data, offset)
+        header_start = _exrk_end(data, start, body_start)
         tag = _TAG.pack(first_tag + number) if first_tag >= 0 else b""
-        parts.append(_frame(_FRAME_METHOD, channel, head + tag + tail))
+        method = head + tag + flags + data[start:header_start] + tail
+        parts.append(_frame(_FRAME_METHOD, channel, method))
         parts.append(_frame(_FRAME_HEADER, channel, data[header_start:body_start]))
         parts.extend(
             _frame(_FRAME_BODY, channel, data[start : min(start + body_max, end)])
@@ -257,24 +267,28 @@ def _publish_args_add_up(data: bytes, pos: int, end: int) -> bool:
 
 
 def _scan_run(data: bytes, method: _Frame, frame_max: int, run_bytes_max: int, items: list[Item]) -> int:
-    """Append the run that starts with the basic.publish `method`.
+    """Append the run that starts with the basic.publish `method`, to the burst before it if that is of its channel.
 
     Returns:
         Where the next item starts, or _WAIT or _SINGLE where there is no run.
     """
     _, channel, start, end = method
     head = data[start - 7 : end + 1]
+    args = data[start + 6 : end]
+    exrk = args[:-_FLAGS_BYTES]
     parts: list[bytes] = []
     count = run_bytes = pos = 0
     after_method = end + 1
     while True:
-        after = _scan_content(data, after_method, channel, frame_max, parts)
-        if after < 0:
+        found = _scan_content(data, after_method, channel, frame_max)
+        if isinstance(found, int):
+            after = found
             break
-        message_bytes = sum(map(len, parts[3 * count :]))
+        after, payload, body = found
+        message_bytes = _RECORD_HEAD.size + len(exrk) + len(payload) + len(body)
         if count and run_bytes + message_bytes > run_bytes_max:
-            del parts[3 * count :]
             break
+        parts += (_RECORD_HEAD.pack(len(exrk) + len(payload), len(body)), exrk, payload, body)
         count += 1
         run_bytes += message_bytes
         pos = after
@@ -283,15 +297,20 @@ def _scan_run(data: bytes, method: _Frame, frame_max: int, run_bytes_max: int, i
         after_method = pos + len(head)
     if not count:
         return after
-    items.append((PUBLISH, channel, data[start + 6 : end], count, b"".join(parts)))
+    run = (args, count, b"".join(parts))
+    before = items[-1] if items else None
+    if before is not None and before[0] == PUBLISH and before[1] == channel:
+        before[2].append(run)
+    else:
+        items.append((PUBLISH, channel, [run]))
     return pos
 
 
-def _scan_content(data: bytes, pos: int, channel: int, frame_max: int, parts: list[bytes]) -> int:
-    """Append one record, in three parts, for the content that follows a basic.publish.
+def _scan_content(data: bytes, pos: int, channel: int, frame_max: int) -> tuple[int, bytes, bytes] | int:
+    """Read the content that follows a basic.publish.
 
     Returns:
-        Where the content ends, or _WAIT or _SINGLE, with `parts` as they were.
+        Where it ends, its header and its body; or _WAIT or _SINGLE.
     """
     header = _frame_at(data, pos, frame_max)
     if header is None:
@@ -316,10 +335,9 @@ def _scan_content(data: bytes, pos: int, channel: int, frame_max: int, parts: li
         body.append(data[frame[2] : frame[3]])
         missing -= frame[3] - frame[2]
         pos = frame[3] + 1
-    if body_size > _U32_MAX:
+    if body_size > _U32_MAX or len(payload) > _U32_MAX - _EXRK_BYTES_MAX:
         return _SINGLE
-    parts += (_RECORD_HEAD.pack(len(payload), body_size), payload, b"".join(body))
-    return pos
+    return pos, payload, b"".join(body)
 
 
 def _unfinished(data: bytes, pos: int, channel: int, frame_type: int, bytes_max: int) -> int:
@@ -424,15 +442,29 @@ def _check_range(data: bytes, offset: int, count: int) -> None:
 
 
 def _record_at(data: bytes, offset: int) -> tuple[int, int, int]:
-    """Where header and body of the record at `offset` start and where it ends; ValueError beyond the data."""
+    """Where head and body of the record at `offset` start and where it ends; ValueError beyond the data."""
     if len(data) - offset >= _RECORD_HEAD.size:
-        header_bytes, body_bytes = _RECORD_HEAD.unpack_from(data, offset)
+        head_bytes, body_bytes = _RECORD_HEAD.unpack_from(data, offset)
         start = offset + _RECORD_HEAD.size
-        end = start + header_bytes + body_bytes
+        end = start + head_bytes + body_bytes
         if end <= len(data):
-            return start, start + header_bytes, end
+            return start, start + head_bytes, end
     msg = f"record at {offset} ends beyond the data of {len(data)} bytes"
     raise ValueError(msg)
+
+
+def _exrk_end(data: bytes, start: int, end: int) -> int:
+    """Where exchange and routing key of a head end, and its content header starts; ValueError beyond the head."""
+    pos = start
+    for _ in range(2):
+        if pos < end:
+            pos += 1 + data[pos]
+        else:
+            pos = end + 1
+    if pos > end:
+        msg = f"head at {start} ends before its routing key does"
+        raise ValueError(msg)
+    return pos
 
 
 def _frame(frame_type: int, channel: int, payload: bytes) -> bytes:

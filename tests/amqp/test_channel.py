@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from node.amqp import Options
+from node.amqp.content import parse_publish
 from node.amqp.events import ChannelClosed, ChannelOpened, ConnectionClosed, Outcome, Publish, Request, Settle
 from node.amqp.states import ConnectionState
 from node.errors import NotAllowed, NotFound, PreconditionFailed
@@ -32,18 +33,32 @@ def publish(exchange: str = "", routing_key: str = "q") -> bytes:
     return method_frame(1, BasicPublish(exchange=exchange, routing_key=routing_key))
 
 
-def test_publishes_to_one_place_are_one_event() -> None:
+def test_publishes_that_come_together_are_one_event() -> None:
     pair = Pair().opened(1)
     for body in (b"a", b"bb", b"ccc"):
         pair.client.publish(1, "logs", "key", body, b"\0\0", mandatory=True)
     pair.client.publish(1, "", "key", b"", b"\0\0")
-    first, second = pair.to_server()
-    assert isinstance(first, Publish) and isinstance(second, Publish)
-    assert (first.exchange, first.routing_key, first.exrk) == ("logs", "key", b"\x04logs\x03key")
-    assert (first.count, first.mandatory, first.first_seq) == (3, True, 0)
-    record = struct.pack(">IIHHQ", 14, 1, 60, 0, 1) + b"\0\0a"
-    assert first.packed.startswith(record)
-    assert (second.exchange, second.count, second.mandatory) == ("", 1, False)
+    (event,) = pair.to_server()
+    assert isinstance(event, Publish)
+    assert event.first_seq == 0
+    (first_args, first_count, packed), (second_args, second_count, _) = event.runs
+    assert first_args == b"\x04logs\x03key\1"
+    assert parse_publish(first_args) == ("logs", "key", True)
+    assert parse_publish(second_args) == ("", "key", False)
+    assert (first_count, second_count) == (3, 1)
+    record = struct.pack(">II", 9 + 14, 1) + b"\x04logs\x03key" + struct.pack(">HHQ", 60, 0, 1) + b"\0\0a"
+    assert packed.startswith(record)
+
+
+def test_publishes_before_a_wrong_one_are_an_event_of_their_own() -> None:
+    """What came before a fault was done."""
+    pair = Pair().opened(1)
+    right = publish() + header(0)
+    wrong = method_frame(1, BasicPublish(routing_key="q", immediate=True)) + header(0)
+    published, closed = pair.server.receive_data(right + wrong + right, pair.now_ms)
+    assert isinstance(published, Publish)
+    assert [count for _, count, _ in published.runs] == [1]
+    assert isinstance(closed, ConnectionClosed)
 
 
 def test_content_frame_by_frame_makes_the_same_record() -> None:
@@ -56,11 +71,11 @@ def test_content_frame_by_frame_makes_the_same_record() -> None:
     pair.server.receive_data(frame(3, 1, b""), pair.now_ms)
     (event,) = pair.server.receive_data(frame(3, 1, body[130_000:]), pair.now_ms)
     assert isinstance(event, Publish)
-    assert event.count == 1
-    assert event.packed == struct.pack(">IIHHQ", 14, len(body), 60, 0, len(body)) + b"\0\0" + body
+    head = b"\0\1q" + struct.pack(">HHQ", 60, 0, len(body)) + b"\0\0"
+    assert event.runs == [(b"\0\1q\0", 1, struct.pack(">II", len(head), len(body)) + head + body)]
 
 
-def test_confirm_numbers_go_up_by_the_run() -> None:
+def test_confirm_numbers_go_up_by_the_message() -> None:
     pair = Pair().opened(1)
     pair.client.confirm_select(1)
     (request,) = pair.to_server()
@@ -70,14 +85,20 @@ def test_confirm_numbers_go_up_by_the_run() -> None:
     for _ in range(3):
         pair.client.publish(1, "", "q", b"x")
     pair.client.publish(1, "", "other", b"x")
-    first, second = pair.to_server()
+    (first,) = pair.to_server()
+    pair.client.publish(1, "", "q", b"x")
+    (second,) = pair.to_server()
     assert isinstance(first, Publish) and isinstance(second, Publish)
-    assert (first.first_seq, second.first_seq) == (1, 4)
+    assert (first.first_seq, second.first_seq) == (1, 5)
     channel = pair.channel(1)
-    assert channel.unconfirmed_count == 4
-    channel.confirm(4, 1, ok=False)
-    channel.confirm(1, 3)
-    assert pair.to_client() == [Confirmed(1, [1, 2, 3], True), Confirmed(1, [4], False)]
+    assert channel.unconfirmed_count == 5
+    channel.confirm([(4, 4)], ok=False)
+    channel.confirm([(1, 3), (5, 5)])
+    assert pair.to_client() == [
+        Confirmed(1, [1, 2, 3], True),
+        Confirmed(1, [4], False),
+        Confirmed(1, [5], True),
+    ]
     assert channel.unconfirmed_count == 0
 
 
@@ -89,11 +110,11 @@ def test_gathered_confirms_go_before_the_goodbye() -> None:
     pair.to_server()
     pair.to_client()
     channel = pair.channel(1)
-    channel.confirm(1, 1)
+    channel.confirm([(1, 1)])
     pair.client.close_channel(1)
     assert pair.to_server() == [ChannelClosed(channel, None)]
     assert [type(event) for event in pair.to_client()] == [Confirmed, Replied]
-    channel.confirm(2, 1)
+    channel.confirm([(2, 2)])
     channel.send(QueueDeclareOk("q", 0, 0))
     assert pair.to_client() == []
 
@@ -219,9 +240,9 @@ def test_message_above_the_maximum_closes_the_channel_only(size: int) -> None:
         for at in range(0, len(data), 50_000)
         for event in pair.server.receive_data(data[at : at + 50_000], pair.now_ms)
     ]
-    first, second, closed, after = events
-    assert isinstance(first, Publish) and isinstance(second, Publish)
-    assert (first.count, second.count) == (1, 1)
+    whole, closed, after = events
+    assert isinstance(whole, Publish)
+    assert [count for _, count, _ in whole.runs] == [1, 1]
     assert isinstance(closed, ChannelClosed)
     assert isinstance(after, Publish) and after.channel.number == 2
     assert pair.to_client() == [

@@ -26,7 +26,7 @@ def gathered(count: int, *ranges: tuple[int, int, bool]) -> Confirms:
     confirms = Confirms(1)
     confirms.number(count)
     for first, last, ok in ranges:
-        confirms.gather(first, last - first + 1, ok=ok)
+        confirms.gather([(first, last)], ok=ok)
     return confirms
 
 
@@ -44,8 +44,8 @@ def test_beyond_a_gap_each_is_told_alone() -> None:
     """`multiple` would confirm message 2, which nobody has stored."""
     confirms = gathered(5, (1, 1, True), (3, 4, True))
     assert told(confirms) == [("ack", 1, False), ("ack", 3, False), ("ack", 4, False)]
-    confirms.gather(2, 1, ok=True)
-    confirms.gather(5, 1, ok=True)
+    confirms.gather([(2, 2)], ok=True)
+    confirms.gather([(5, 5)], ok=True)
     assert told(confirms) == [("ack", 5, True)]
     assert confirms.open_count == 0
 
@@ -69,7 +69,7 @@ def test_confirms_tell_each_message_once_whatever_the_order() -> None:
         while order:
             batch = [order.pop() for _ in range(min(len(order), rng.randint(1, 20)))]
             for seq in batch:
-                confirms.gather(seq, 1, ok=outcome[seq])
+                confirms.gather([(seq, seq)], ok=outcome[seq])
             sent += len(batch)
             for kind, tag, multiple in told(confirms):
                 seqs = [seq for seq in open_at_client if seq <= tag] if multiple else [tag]

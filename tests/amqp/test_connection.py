@@ -228,16 +228,17 @@ def test_any_cut_of_the_bytes_makes_the_same_events(seed: int) -> None:
 
 
 def _messages(events: list[Event]) -> list[tuple[int, bytes, bytes]]:
-    """(channel, exchange and routing key, record) of each published message."""
+    """(channel, arguments, record) of each published message."""
     messages = []
     for event in events:
         if isinstance(event, Publish):
-            offset = 0
-            for _ in range(event.count):
-                end = skip(event.packed, offset, 1)
-                messages.append((event.channel.number, event.exrk, event.packed[offset:end]))
-                offset = end
-            assert offset == len(event.packed)
+            for args, count, packed in event.runs:
+                offset = 0
+                for _ in range(count):
+                    end = skip(packed, offset, 1)
+                    messages.append((event.channel.number, args, packed[offset:end]))
+                    offset = end
+                assert offset == len(packed)
     return messages
 
 

@@ -1,5 +1,7 @@
 """Drives queue machines with commands: one replica on each of two nodes, and a shadow of their store."""
 
+from collections.abc import Sequence
+
 from cluster.machine import Meta
 from node.broker import commands
 from node.broker.commands import Parts, QueueConfig
@@ -15,6 +17,15 @@ CONFIG = QueueConfig().encode()
 def packed(count: int, size: int = 0) -> bytes:
     """Return `count` records with empty headers and bodies of `size` bytes."""
     return (b"\0\0\0\0" + size.to_bytes(4, "big") + bytes(size)) * count
+
+
+def enqueue(
+    uids: Sequence[int], count: int, records: bytes | None = None, *, ticket: int = TICKET
+) -> commands.Parts:
+    """Return the command that puts a run into queues."""
+    return commands.enqueue(
+        ticket, commands.targets(uids), count, [packed(count) if records is None else records]
+    )
 
 
 def slices_of(effects: list[QueueEffect], consumer: int) -> list[Slice]:
@@ -95,7 +106,7 @@ class Driver:
 
     def publish(self, count: int, *uids: int) -> list[QueueEffect]:
         """Enqueue one run as one entry (to queue 7 unless told otherwise)."""
-        return self.run(commands.enqueue(TICKET, uids or (7,), b"\0\1q", count, packed(count)))
+        return self.run(enqueue(uids or (7,), count))
 
     def attach(
         self,

@@ -13,7 +13,7 @@ from tests.broker.queue_driver import (
     TICKET,
     Driver,
     cancelled,
-    packed,
+    enqueue,
     records_of,
     replies,
     slices_of,
@@ -45,7 +45,7 @@ def test_enqueue_counts_missing_queues_and_names_a_double_one_once(driver: Drive
 def test_effects_go_to_the_origin_only(driver: Driver) -> None:
     """Replies and deliveries are for the node of the session; the state is the same everywhere."""
     driver.attach(1, origin=2)
-    data = bytes(HEADER_BYTES) + b"".join(commands.enqueue(TICKET, [7], b"\0\0", 1, packed(1)))
+    data = bytes(HEADER_BYTES) + b"".join(enqueue([7], 1))
     effects = driver.run_everywhere(data, origin=1)
     assert effects[1] == [Reply(TICKET, 0)]
     assert [type(effect) for effect in effects[2]] == [Deliver]
@@ -58,15 +58,15 @@ def test_slice_names_the_records_in_the_entry(driver: Driver) -> None:
     records = b"".join(b"\0\0\0\0\0\0\0\1" + bytes([65 + n]) for n in range(5))
     driver.run(
         commands.settle(5, []),
-        commands.enqueue(TICKET, [7, 8], b"\1x\2rk", 5, records),
+        enqueue([7, 8], 5, records),
     )
     driver.attach(1, prefetch=3)
     (slice_,) = slices_of(driver.run(commands.settle(1, [(1, 2)])), 1)
     assert (slice_.index, slice_.first_record, slice_.count, slice_.first_id) == (3, 2, 2, 4)
     data = driver.log[slice_.index - 1][1]
     assert data is not None
-    exrk, start, count = commands.enqueue_layout(data, slice_.command_offset)
-    assert (exrk, count) == (b"\1x\2rk", 5)
+    start, count = commands.enqueue_layout(data, slice_.command_offset)
+    assert count == 5
     start = codec.skip(data, start, slice_.first_record)
     assert data[start : codec.skip(data, start, slice_.count)] == records[18:36]
 
@@ -146,7 +146,7 @@ def test_entry_is_dead_when_its_last_message_is_settled(driver: Driver) -> None:
 
 def test_entry_that_comes_back_to_life_is_not_dead(driver: Driver) -> None:
     """Enqueue, purge, enqueue in one entry: the second run still needs the data."""
-    run = commands.enqueue(0, [7], b"\0\0", 1, packed(1))
+    run = enqueue([7], 1, ticket=0)
     driver.run(run, commands.purge(0, 7), run)
     assert driver.machine.take_dead() == []
 
@@ -342,7 +342,7 @@ def test_long_assignment_goes_on_in_later_entries(driver: Driver, monkeypatch: p
 def test_unknown_kind_stops_the_group_before_anything_changed(driver: Driver) -> None:
     """raft.md trap 34: never skipped, never answered ok."""
     state = driver.machine.state_bytes()
-    run = b"".join(commands.enqueue(0, [7], b"\0\0", 1, packed(1)))
+    run = b"".join(enqueue([7], 1, ticket=0))
     with pytest.raises(UnknownCommand):
         driver.run((run + b"\xff\0\0\0\0",))
     assert driver.machine.state_bytes() == state

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from node.broker import commands, queue, queue_rows, queue_state
 from node.broker.commands import Parts, QueueConfig
 from node.broker.effects import Cancelled, Deliver, GetResult, Refusal, Reply
-from tests.broker.queue_driver import HEADER_BYTES, NODES, TICKET, Driver, packed
+from tests.broker.queue_driver import HEADER_BYTES, NODES, TICKET, Driver, enqueue
 
 Message = tuple[int, int, int]  # log index, command offset, record
 UIDS = (1, 2, 3)
@@ -129,7 +129,7 @@ class QueueRules(RuleBasedStateMachine):
         counts=st.lists(st.integers(1, 9), min_size=1),
     )
     def enqueue(self, uids: list[int], counts: list[int]) -> None:
-        batch = [commands.enqueue(TICKET, uids, b"\0\0", count, packed(count)) for count in counts]
+        batch = [enqueue(uids, count) for count in counts]
         offset = HEADER_BYTES
         for count, parts in zip(counts, batch, strict=True):
             for uid in uids:

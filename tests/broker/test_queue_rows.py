@@ -9,7 +9,7 @@ import pytest
 
 from node.broker import commands
 from node.broker.queue import QueueMachine
-from tests.broker.queue_driver import TICKET, Driver, packed
+from tests.broker.queue_driver import TICKET, Driver, enqueue
 
 
 def random_log(driver: Driver, seed: int, steps: int = 400) -> None:
@@ -23,7 +23,7 @@ def random_log(driver: Driver, seed: int, steps: int = 400) -> None:
         ranges = [(first, first + draw.randint(0, 30))]
         count = draw.randint(1, 20)
         batch = [
-            commands.enqueue(step, [uid, uid % 4 + 1], b"\0\0", count, packed(count)),
+            enqueue([uid, uid % 4 + 1], count, ticket=step),
             commands.attach(
                 step, number, number, uid, prefetch=20, no_ack=False, exclusive=False, priority=number % 2
             ),

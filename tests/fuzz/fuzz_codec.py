@@ -82,15 +82,17 @@ def _check_cut(stream: bytes, frame_max: int, run_max: int, piece: int, whole: l
 
 def _check_item(item: Item, frame_max: int) -> None:
     if item[0] == PUBLISH:
-        assert CODECS[-1].skip(item[4], 0, item[3]) == len(item[4])
-        answers = [
-            codec.content_frames(item[4], 0, item[3], item[1], b"\0\x3c\0\x3c", 1, item[2], frame_max)
-            for codec in CODECS
-        ]
-        assert answers == answers[:1] * len(answers)
+        for _, count, packed in item[2]:
+            assert CODECS[-1].skip(packed, 0, count) == len(packed)
+            answers = [
+                codec.content_frames(packed, 0, count, item[1], b"\0\x3c\0\x3c", 1, b"\0", b"", frame_max)
+                for codec in CODECS
+            ]
+            assert answers == answers[:1] * len(answers)
     try:
         if item[0] == PUBLISH:
-            decode_publish_args(item[2])
+            for args, _, _ in item[2]:
+                decode_publish_args(args)
         elif item[0] == METHOD:
             decode_method(item[2], item[3])
         elif item[0] == HEADER:
@@ -105,7 +107,7 @@ def _check_records(data: bytes, frame_max: int, count: int) -> None:
     answers: list[object] = []
     for codec in CODECS:
         try:
-            answers.append(codec.content_frames(data, 0, count, 1, b"head", 1, b"tail", frame_max))
+            answers.append(codec.content_frames(data, 0, count, 1, b"head", 1, b"f", b"tail", frame_max))
         except ValueError as error:
             answers.append(str(error))
     assert answers == answers[:1] * len(answers)

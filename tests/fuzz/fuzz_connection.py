@@ -9,6 +9,7 @@ import struct
 import sys
 
 from node.amqp import Connection, Options
+from node.amqp.content import parse_publish
 from node.amqp.events import (
     ChannelClosed,
     ChannelOpened,
@@ -84,10 +85,14 @@ def answer(connection: Connection, event: object) -> None:
         case ChannelOpened():
             event.channel.record_delivery(1, 1, 20, no_ack=False)
         case Publish():
-            assert skip(event.packed, 0, event.count) == len(event.packed)
+            assert event.runs
+            for _, count, packed in event.runs:
+                assert skip(packed, 0, count) == len(packed)
+            total = sum(count for _, count, _ in event.runs)
             if event.first_seq:
-                event.channel.confirm(event.first_seq, event.count, ok=event.count % 3 > 0)
-            event.channel.record_delivery(1, event.first_seq, event.count, no_ack=event.mandatory)
+                event.channel.confirm([(event.first_seq, event.first_seq + total - 1)], ok=total % 3 > 0)
+            args = event.runs[0][0]
+            event.channel.record_delivery(1, event.first_seq, total, no_ack=parse_publish(args).mandatory)
         case Settle():
             assert event.deliveries
         case Request():

@@ -157,7 +157,7 @@ def test_memory_keeps_no_queue_that_the_metadata_has_lost() -> None:
     node = Alone()
     core, memory = node.core, MEMORY_GROUP + 1
     core.submit(memory, commands.create_queue(0, FIRST_UID, commands.QueueConfig(exclusive=True).encode()))
-    core.submit(memory, commands.enqueue(0, [FIRST_UID], b"\x00\x00", 1, bytes(30)))
+    core.submit(memory, commands.enqueue(0, commands.targets([FIRST_UID]), 1, [bytes(30)]))
     node.turn()
     machine = core.machine(memory)
     assert machine is not None

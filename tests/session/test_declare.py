@@ -272,7 +272,7 @@ def test_exclusive_queue_is_created_at_once() -> None:
     _open(broker).call(m.QueueDeclare(queue="q", exclusive=True), m.QueueDeclareOk)
     record = broker.topology.queue("/", "q")
     assert record is not None
-    broker.submit_elsewhere(record.group, commands.enqueue(0, [record.uid], b"\x00\x01q", 1, bytes(30)))
+    broker.submit_elsewhere(record.group, commands.enqueue(0, commands.targets([record.uid]), 1, [bytes(30)]))
     broker.run()
     assert broker.machines[record.group].counts(record.uid) == (1, 0, 0)
 

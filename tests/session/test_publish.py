@@ -1,8 +1,11 @@
 """Publishing: routes, returns, confirms, order and back-pressure."""
 
+from node.broker.queue import QueueMachine
 from node.wire import methods as m
-from tests.session.client import Client, content
-from tests.session.loopback import Loopback
+from tests.session.client import Client, Received, content
+from tests.session.loopback import NODE, Loopback
+
+_WRONG_SECOND = (("", b"1"), ("in", b"2"), ("", b"3"))
 
 
 def _ready(broker: Loopback, *, confirms: bool = True) -> Client:
@@ -35,6 +38,111 @@ def test_publish_run_is_one_command() -> None:
     client.publish("q", *[b"x"] * 200)
     assert before + 1 == broker.submitted
     assert [m.BasicAck(201, multiple=True)] == client.take_methods()
+
+
+def test_messages_of_a_burst_to_the_same_queues_are_one_command_whatever_their_keys() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.ExchangeDeclare(exchange="t", type="topic"), m.ExchangeDeclareOk)
+    client.call(m.QueueDeclare(queue="p", durable=True), m.QueueDeclareOk)
+    client.call(m.QueueBind(queue="q", exchange="t", routing_key="*.even"), m.QueueBindOk)
+    client.call(m.QueueBind(queue="p", exchange="t", routing_key="*.odd"), m.QueueBindOk)
+    keys = [f"{at}.{'odd' if at % 2 else 'even'}" for at in range(10)]
+    for key in keys[:2]:  # the first message to a queue has its group create it
+        client.publish(key, b"", exchange="t")
+    assert [_get(client, queue).body for queue in ("q", "p")] == [b"", b""]
+    client.take()
+    before = broker.submitted
+    client.write(b"".join(content(1, key, key.encode(), exchange="t") for key in keys))
+    assert before + 2 == broker.submitted
+    assert [m.BasicAck(12, multiple=True)] == client.take_methods()
+    for queue, expected in (("q", keys[::2]), ("p", keys[1::2])):
+        got = [_get(client, queue) for _ in expected]
+        assert [(received.method.routing_key, received.body) for received in got] == [
+            (key, key.encode()) for key in expected
+        ]
+
+
+def test_queue_gets_a_burst_in_order_though_its_messages_go_different_ways() -> None:
+    """AMQP 4.7: what comes before the run of both queues and after it must not be joined."""
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.ExchangeDeclare(exchange="d", type="direct"), m.ExchangeDeclareOk)
+    client.call(m.QueueDeclare(queue="p", durable=True), m.QueueDeclareOk)
+    for queue, key in (("q", "one"), ("q", "both"), ("p", "both")):
+        client.call(m.QueueBind(queue=queue, exchange="d", routing_key=key), m.QueueBindOk)
+    keys = ["one", "both", "one", "one", "both", "both", "one"]
+    client.write(b"".join(content(1, key, bytes([at]), exchange="d") for at, key in enumerate(keys)))
+    assert [m.BasicAck(7, multiple=True)] == client.take_methods()
+    assert [_got(client) for _ in keys] == [bytes([at]) for at in range(7)]
+
+
+def test_burst_is_cut_where_a_run_would_be_too_large() -> None:
+    """A live message keeps its entry: runs are bounded however many are joined."""
+    broker = Loopback()
+    client = _ready(broker)
+    client.publish("q", b"")
+    assert _got(client) == b""
+    before = broker.submitted
+    bodies = [bytes([at]) * 100_000 for at in range(5)]
+    client.publish("q", *bodies)
+    assert before + 3 == broker.submitted
+    assert [m.BasicAck(6, multiple=True)] == client.take_methods()
+    assert [_got(client) for _ in bodies] == bodies
+
+
+def test_group_without_quorum_holds_up_no_confirm_of_another() -> None:
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.QueueDeclare(queue="qq", durable=True), m.QueueDeclareOk)
+    broker.held[broker.place("/", "qq")] = None
+    client.write(b"".join(content(1, key, b"x") for key in ("q", "qq", "q")))
+    assert [m.BasicAck(1, multiple=False), m.BasicAck(3, multiple=False)] == client.take_methods()
+    broker.held.clear()
+    broker.run()
+    assert [m.BasicAck(2, multiple=False)] == client.take_methods()
+
+
+def test_burst_waits_from_its_first_message_that_no_queue_takes() -> None:
+    """One barrier serves all that came with it."""
+    broker = Loopback()
+    client = _ready(broker)
+    broker.held[0] = None
+    keys = ("q", "nowhere", "q", "nobody")
+    client.write(b"".join(content(1, key, key.encode(), mandatory=True) for key in keys))
+    assert [m.BasicAck(1, multiple=False)] == client.take_methods()
+    assert broker.barriers_waiting == 1
+    del broker.held[0]
+    broker.run()
+    received = client.take()
+    assert [item.body for item in received if item.body is not None] == [b"nowhere", b"nobody"]
+    assert received[-1].method == m.BasicAck(4, multiple=True)
+    assert broker.frontend.pending_bytes == 0
+
+
+def test_messages_before_a_refused_one_are_published_and_later_ones_are_not() -> None:
+    broker = Loopback()
+    client, watcher = _ready(broker), _ready(broker)
+    client.call(m.ExchangeDeclare(exchange="in", type="fanout", internal=True), m.ExchangeDeclareOk)
+    client.write(b"".join(content(1, "q", body, exchange=name) for name, body in _WRONG_SECOND))
+    (close,) = client.take_methods()
+    assert close.reply_code == 403
+    assert _got(watcher) == b"1"
+    assert _got(watcher) is None
+    assert broker.frontend.pending_bytes == 0
+
+
+def test_end_of_an_epoch_forgets_the_ways_of_all_clients() -> None:
+    """A queue's creation may end with the epoch: whoever publishes next has to see to it again."""
+    broker = Loopback()
+    client = _ready(broker)
+    client.publish("q", b"1")
+    client.take()
+    group = broker.place("/", "q")
+    broker.machines[group] = QueueMachine(NODE)
+    broker.frontend.on_group_reset(group)
+    client.publish("q", b"2")
+    assert _got(client) == b"2"
 
 
 def test_mandatory_message_without_queue_is_returned_before_its_confirm() -> None:
@@ -178,10 +286,14 @@ def test_route_cache_follows_the_topology() -> None:
 
 
 def _got(client: Client) -> bytes | None:
+    return _get(client, "q").body
+
+
+def _get(client: Client, queue: str) -> Received:
     client.take()
-    client.send(1, m.BasicGet(queue="q", no_ack=True))
+    client.send(1, m.BasicGet(queue=queue, no_ack=True))
     (received,) = client.take()
-    return received.body
+    return received
 
 
 def test_shortage_blocks_who_publishes_and_nobody_else() -> None:

@@ -23,7 +23,7 @@ import node.broker.queue
 import node.broker.queue_rows
 import node.broker.queue_state
 import node.session.locator
-import node.session.publish
+import node.session.plans
 from cluster.raft.core import Options as RaftOptions
 
 CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
@@ -47,7 +47,7 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (node.broker.queue, "ASSIGN_SLICES_MAX", (1, 4, 8_192)),
     (node.broker.queue_state, "HELD_SHIFT", (1, 3, 10)),
     (node.broker.queue_rows, "CHUNK_SHIFT", (1, 3, 8)),
-    (node.session.publish, "PLANS_MAX", (1, 1024)),
+    (node.session.plans, "PLANS_MAX", (1, 16_384)),
     (node.session.locator, "RUNS_MAX", (1, 1024)),
 )
 

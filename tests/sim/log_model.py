@@ -7,6 +7,7 @@ must have come to the same, and a client may be told of nothing that is not here
 import re
 import struct
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cluster.types import Entry, EntryKind
@@ -15,6 +16,9 @@ from tests.sim.world import World
 
 _HEADER = struct.Struct(">HQQ")
 _GONE = struct.Struct(">HQ")
+_COMMAND = struct.Struct(">BI")
+_ENQUEUE = 13
+_QUEUES = struct.Struct(">8x4xH")  # after ticket and count of messages
 _BODY = re.compile(rb"<(\d+):(\d+)>")
 
 Streams = tuple[tuple[int, int, int], ...]
@@ -32,7 +36,9 @@ class GroupModel:
     origins: dict[int, tuple[int, int]] = field(default_factory=dict)
     streams: list[Streams] = field(default_factory=lambda: [()])  # by index: after that entry
     messages: dict[Message, int] = field(default_factory=dict)  # index of the entry that holds it
-    last: dict[int, int] = field(default_factory=dict)  # channel: number of its newest message
+    last: dict[tuple[int, int], int] = field(
+        default_factory=dict
+    )  # (channel, uid): number of the newest message
 
     @property
     def commit(self) -> int:
@@ -52,7 +58,8 @@ class GroupModel:
             known, expected = self.origins.get(node, (0, 0))
             if (epoch == known and seq == expected) or (epoch > known and seq == 1):
                 self.origins[node] = (epoch, seq + 1)
-                self._hold(group, entry)
+                if group:  # group 0 has commands of its own, and no messages
+                    self._hold(group, entry)
         elif entry.kind == EntryKind.ORIGIN_GONE:
             node, epoch = _GONE.unpack(entry.data)
             if self.origins.get(node, (0, 0))[0] == epoch:
@@ -60,17 +67,32 @@ class GroupModel:
         self.streams.append(tuple(sorted((node, *stream) for node, stream in self.origins.items())))
 
     def _hold(self, group: int, entry: Entry) -> None:
-        for found in _BODY.findall(entry.data):
-            channel, number = int(found[0]), int(found[1])
-            before = self.last.get(channel, 0)
-            if number == before:
-                raise Violation("message twice in the log", f"({channel}, {number}) in group {group}")
-            if number < before:
-                raise Violation(
-                    "out of order", f"({channel}, {number}) after {before} in the log of group {group}"
-                )
-            self.last[channel] = number
-            self.messages[channel, number] = entry.index
+        for uids, records in _enqueued(entry.data):
+            for found in _BODY.findall(records):
+                channel, number = int(found[0]), int(found[1])
+                self.messages[channel, number] = entry.index
+                for uid in uids:
+                    before = self.last.get((channel, uid), 0)
+                    where = f"({channel}, {number}) of queue {uid} in group {group}"
+                    if number == before:
+                        raise Violation("message twice in the log", where)
+                    if number < before:
+                        raise Violation("out of order", f"{where} comes after {before}")
+                    self.last[channel, uid] = number
+
+
+def _enqueued(data: bytes) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The queues and the records of each enqueue command of a batch."""
+    offset = _HEADER.size
+    while offset < len(data):
+        kind, size = _COMMAND.unpack_from(data, offset)
+        offset += _COMMAND.size
+        if kind == _ENQUEUE:
+            body = data[offset : offset + size]
+            (count,) = _QUEUES.unpack_from(body)
+            end = _QUEUES.size + 8 * count
+            yield struct.unpack(f">{count}Q", body[_QUEUES.size : end]), body[end:]
+        offset += size
 
 
 class LogModel:

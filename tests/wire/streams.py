@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from types import ModuleType
 
 from hypothesis import strategies as st
 
 from node.wire import reference
-from node.wire.items import ACK, BODY, HEADER, HEARTBEAT, METHOD, PUBLISH, Item
+from node.wire.items import ACK, BODY, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, PublishedRun
 from node.wire.methods import BasicAck, BasicPublish, ChannelClose, QueueDeclare, frame, method_frame
 from node.wire.primitives import Decimal
 from node.wire.properties import BasicProperties, encode_header
@@ -131,22 +132,30 @@ def streams(draw: st.DrawFn) -> bytes:
     return bytes(stream[: len(stream) - draw(st.sampled_from((0, 0, 1, 5, 30)))])
 
 
+def _run_meant(channel: int, run: PublishedRun) -> Iterator[tuple[object, ...]]:
+    args, count, packed = run
+    exrk = args[:-1]
+    offset = 0
+    for _ in range(count):
+        head_bytes, body_bytes = struct.unpack_from(">II", packed, offset)
+        offset += 8
+        head = packed[offset : offset + head_bytes]
+        assert head.startswith(exrk)
+        yield METHOD, channel, PUBLISH_ID, args
+        yield HEADER, channel, head[len(exrk) :]
+        offset += head_bytes
+        yield from _body_octets(channel, packed[offset : offset + body_bytes])
+        offset += body_bytes
+    assert offset == len(packed)
+
+
 def frames_meant(items: list[Item]) -> list[tuple[object, ...]]:
     """Items with runs taken apart into what single frames would have said: the same however cut."""
     meant: list[tuple[object, ...]] = []
     for item in items:
         if item[0] == PUBLISH:
-            _, channel, args, count, packed = item
-            offset = 0
-            for _ in range(count):
-                header_bytes, body_bytes = struct.unpack_from(">II", packed, offset)
-                offset += 8
-                meant.append((METHOD, channel, PUBLISH_ID, args))
-                meant.append((HEADER, channel, packed[offset : offset + header_bytes]))
-                offset += header_bytes
-                meant.extend(_body_octets(channel, packed[offset : offset + body_bytes]))
-                offset += body_bytes
-            assert offset == len(packed)
+            for run in item[2]:
+                meant.extend(_run_meant(item[1], run))
         elif item[0] == ACK:
             _, channel, first, last, multiple = item
             meant.extend((ACK, channel, tag, multiple) for tag in range(first, last + 1))

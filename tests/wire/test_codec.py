@@ -26,17 +26,19 @@ from tests.wire.streams import (
 )
 
 RUN_MAX = 262144
-ARGS = b"\x01x\x03key\x00"
+EXRK = b"\x01x\x03key"
+ARGS = EXRK + b"\x00"
 PLAIN_HEADER = encode_header(3, BasicProperties())
 
 both = pytest.mark.parametrize("codec", CODECS, ids=lambda module: module.__name__)
+EXRKS = st.sampled_from((EXRK, b"\0\0", b"\0\x05hello", b"", b"\1", b"\xffx\0"))
 any_frame_max = st.sampled_from((0, 64, 4096, 131072))
 any_run_max = st.sampled_from((0, 1, 100, 400, RUN_MAX))
 
 
-def record(body: bytes, payload: bytes | None = None) -> bytes:
+def record(body: bytes, payload: bytes | None = None, exrk: bytes = EXRK) -> bytes:
     payload = encode_header(len(body), BasicProperties(delivery_mode=2)) if payload is None else payload
-    return struct.pack(">II", len(payload), len(body)) + payload + body
+    return struct.pack(">II", len(exrk) + len(payload), len(body)) + exrk + payload + body
 
 
 def same(call: str, *args: object) -> object:
@@ -56,19 +58,26 @@ def test_scan_makes_one_run_of_like_publishes(codec: ModuleType) -> None:
     """Design 2.1: consecutive messages that go the same way are one item."""
     stream = message(1, b"a") + message(1, b"") + message(1, b"ccc", piece=1)
     packed = record(b"a") + record(b"") + record(b"ccc")
-    assert codec.scan(stream, 131072, RUN_MAX) == ([(PUBLISH, 1, ARGS, 3, packed)], len(stream))
+    assert codec.scan(stream, 131072, RUN_MAX) == ([(PUBLISH, 1, [(ARGS, 3, packed)])], len(stream))
 
 
 @both
-def test_scan_ends_a_run_where_channel_or_key_change(codec: ModuleType) -> None:
+def test_scan_ends_a_burst_where_the_channel_changes_and_a_run_where_the_key_does(codec: ModuleType) -> None:
     stream = message(1, b"a") + message(2, b"b") + message(2, b"c", routing_key="kez")
     items, consumed = codec.scan(stream, 131072, RUN_MAX)
-    assert [item[:4] for item in items] == [
-        (PUBLISH, 1, ARGS, 1),
-        (PUBLISH, 2, ARGS, 1),
-        (PUBLISH, 2, b"\x01x\x03kez\x00", 1),
+    other = b"\x01x\x03kez"
+    assert items == [
+        (PUBLISH, 1, [(ARGS, 1, record(b"a"))]),
+        (PUBLISH, 2, [(ARGS, 1, record(b"b")), (other + b"\x00", 1, record(b"c", exrk=other))]),
     ]
     assert consumed == len(stream)
+
+
+@both
+def test_scan_ends_a_burst_where_something_else_comes(codec: ModuleType) -> None:
+    """What a channel says takes effect in its order (AMQP 4.7)."""
+    stream = message(1, b"a") + method_frame(1, BasicAck(5)) + message(1, b"b")
+    assert [item[0] for item in codec.scan(stream, 131072, RUN_MAX)[0]] == [PUBLISH, ACK, PUBLISH]
 
 
 @both
@@ -76,8 +85,9 @@ def test_scan_ends_a_run_at_its_bound(codec: ModuleType) -> None:
     """A message larger than the bound stands alone; others share a run up to the bound, no byte more."""
     size = len(record(b"12345"))
     stream = message(1, b"12345") * 4
-    assert [item[3] for item in codec.scan(stream, 0, 2 * size)[0]] == [2, 2]
-    assert [item[3] for item in codec.scan(stream, 0, 2 * size - 1)[0]] == [1, 1, 1, 1]
+    for bytes_max, counts in ((2 * size, [2, 2]), (2 * size - 1, [1, 1, 1, 1])):
+        (item,), _ = codec.scan(stream, 0, bytes_max)
+        assert [count for _, count, _ in item[2]] == counts
 
 
 @both
@@ -268,7 +278,7 @@ def test_scan_of_a_dribbled_stream_costs_no_more_than_in_proportion(piece: int) 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=60)), max_size=5),
+    st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=60), EXRKS), max_size=5),
     st.binary(max_size=5),
     st.binary(max_size=5),
     st.integers(-1, 6),
@@ -277,7 +287,7 @@ def test_scan_of_a_dribbled_stream_costs_no_more_than_in_proportion(piece: int) 
     st.sampled_from((0, 1, 65535, 65536, -1)),
 )
 def test_content_frames_are_the_same_by_all_codecs(  # noqa: PLR0917 - one for each argument
-    contents: list[tuple[bytes, bytes]],
+    contents: list[tuple[bytes, bytes, bytes]],
     before: bytes,
     after: bytes,
     count: int,
@@ -285,8 +295,8 @@ def test_content_frames_are_the_same_by_all_codecs(  # noqa: PLR0917 - one for e
     first_tag: int,
     channel: int,
 ) -> None:
-    data = before + b"".join(record(body, payload) for payload, body in contents) + after
-    same("content_frames", data, len(before), count, channel, b"head", first_tag, b"tail", frame_max)
+    data = before + b"".join(record(body, payload, exrk) for payload, body, exrk in contents) + after
+    same("content_frames", data, len(before), count, channel, b"head", first_tag, b"f", b"tail", frame_max)
     same("skip", data, len(before), count)
 
 
@@ -294,27 +304,28 @@ def test_content_frames_are_the_same_by_all_codecs(  # noqa: PLR0917 - one for e
 @given(st.binary(max_size=60), st.integers(-2, 70), st.integers(-1, 5))
 def test_skip_is_the_same_by_all_codecs_on_any_bytes(data: bytes, offset: int, count: int) -> None:
     same("skip", data, offset, count)
-    same("content_frames", data, offset, count, 1, b"", 1, b"", 4096)
+    same("content_frames", data, offset, count, 1, b"", 1, b"", b"", 4096)
 
 
 @both
 def test_content_frames_writes_a_delivery_and_splits_its_body(codec: ModuleType) -> None:
     """AMQP 4.2.6: method frame, header frame, then body frames that fit frame_max."""
     payload = encode_header(10, BasicProperties())
-    head, tail = b"\x00\x3c\x00\x3c\x01c", b"\x00\x00\x01q"
-    data = b"??" + record(b"0123456789", payload) + record(b"", PLAIN_HEADER)
-    frames, after = codec.content_frames(data, 2, 2, 5, head, 7, tail, 12)
+    head, other = b"\x00\x3c\x00\x3c\x01c", b"\x00\x01q"
+    data = b"??" + record(b"0123456789", payload) + record(b"", PLAIN_HEADER, other)
+    frames, after = codec.content_frames(data, 2, 2, 5, head, 7, b"\1", b"more", 12)
     assert frames == b"".join(
         [
-            frame(1, 5, head + struct.pack(">Q", 7) + tail),
+            frame(1, 5, head + struct.pack(">Q", 7) + b"\1" + EXRK + b"more"),
             *content_frame_list(5, payload, b"0123456789", 4),
-            frame(1, 5, head + struct.pack(">Q", 8) + tail),
+            frame(1, 5, head + struct.pack(">Q", 8) + b"\1" + other + b"more"),
             frame(2, 5, PLAIN_HEADER),
         ]
     )
     assert after == len(data)
     assert codec.skip(data, 2, 2) == after
-    assert codec.content_frames(data, 2, 1, 5, head, -1, tail, 0)[0].startswith(frame(1, 5, head + tail))
+    untagged, _ = codec.content_frames(data, 2, 1, 5, head, -1, b"", b"", 0)
+    assert untagged.startswith(frame(1, 5, head + EXRK))
 
 
 @both
@@ -322,7 +333,7 @@ def test_content_frames_and_skip_refuse_data_that_ends_early(codec: ModuleType) 
     data = record(b"abc")
     for size in range(len(data)):
         with pytest.raises(ValueError, match="beyond"):
-            codec.content_frames(data[:size], 0, 1, 1, b"", 1, b"", 0)
+            codec.content_frames(data[:size], 0, 1, 1, b"", 1, b"", b"", 0)
         with pytest.raises(ValueError, match="beyond"):
             codec.skip(data[:size], 0, 1)
     huge = b"\xff" * 8
@@ -331,11 +342,20 @@ def test_content_frames_and_skip_refuse_data_that_ends_early(codec: ModuleType) 
 
 
 @both
+@pytest.mark.parametrize("head", [b"", b"\0", b"\1x", b"\1x\1", b"\0\xff"])
+def test_content_frames_refuses_a_head_that_does_not_add_up(codec: ModuleType, head: bytes) -> None:
+    data = struct.pack(">II", len(head), 9) + head + b"\0" * 9
+    with pytest.raises(ValueError, match="routing key"):
+        codec.content_frames(data, 0, 1, 1, b"", 1, b"", b"", 0)
+
+
+@both
 def test_content_frames_and_scan_are_inverse(codec: ModuleType) -> None:
     stream = message(1, b"a" * 9000) + message(1, b"b")
     (item,), _ = codec.scan(stream, 131072, RUN_MAX)
+    ((_, count, packed),) = item[2]
     head = struct.pack(">IH", 60 << 16 | 40, 0)
-    assert codec.content_frames(item[4], 0, item[3], 1, head, -1, item[2], 4096)[0] == stream
+    assert codec.content_frames(packed, 0, count, 1, head, -1, b"", b"\0", 4096)[0] == stream
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,79 @@
+"""The ways that messages of a vhost go: each found once, and kept as long as the topology stands.
+
+A plan is kept for all clients of a user in a vhost, by the arguments of basic.publish; arguments that lead to the
+same queues share one plan, by which a burst's messages are sorted into runs.
+"""
+
+from typing import TYPE_CHECKING
+
+from node.broker import commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from node.broker.records import QueueRecord
+
+Way = tuple[tuple[int, tuple[int, ...]], ...]
+"""(group, uids), with each group once."""
+
+PLANS_MAX = 16_384
+"""Plans kept for one user in one vhost, some 8 MB; all are forgotten when there are more."""
+
+
+class Plan:
+    """Where messages go. Compared by identity: two plans of one `Plans` and version never mean the same.
+
+    Attributes:
+        groups: each once. Empty: no queue takes the message.
+        targets: for each group its queues, as enqueue takes them.
+        uids: all the queues.
+    """
+
+    __slots__ = ("groups", "targets", "uids")
+
+    def __init__(self, way: Way) -> None:
+        self.groups = tuple([group for group, _ in way])
+        self.targets = tuple([commands.targets(uids) for _, uids in way])
+        self.uids = frozenset([uid for _, uids in way for uid in uids])
+
+
+class Plans:
+    """The plans of one user in one vhost."""
+
+    __slots__ = ("_by_args", "_by_way", "_version")
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._by_args: dict[bytes, Plan] = {}
+        self._by_way: dict[Way, Plan] = {}
+
+    def known(self, version: int) -> dict[bytes, Plan]:
+        """The plans made under this version of the routes, by the arguments of basic.publish; to be read only."""
+        if version != self._version:
+            self.forget()
+            self._version = version
+        return self._by_args
+
+    def forget(self) -> None:
+        """Find every way anew."""
+        self._by_args.clear()
+        self._by_way.clear()
+
+    def keep(self, args: bytes, plan: Plan) -> None:
+        """Remember a plan until the routes change."""
+        if len(self._by_args) >= PLANS_MAX:
+            self._by_args.clear()
+        self._by_args[args] = plan
+
+    def to(self, records: "Iterable[QueueRecord]") -> Plan:
+        """The plan that leads to these queues."""
+        by_group: dict[int, list[int]] = {}
+        for record in records:
+            by_group.setdefault(record.group, []).append(record.uid)
+        way = tuple([(group, tuple(uids)) for group, uids in by_group.items()])
+        plan = self._by_way.get(way)
+        if plan is None:
+            if len(self._by_way) >= PLANS_MAX:
+                self.forget()
+            plan = self._by_way[way] = Plan(way)
+        return plan
