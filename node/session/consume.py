@@ -7,10 +7,10 @@ from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
 from node.broker.queue import NO_ACK_WINDOW
 from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed
-from node.session.deliver import Consumer, send_got
+from node.session.deliver import Consumer, send_got, window_of
 from node.session.rules import check_access, ensure, find_queue, made_name, queue_name, refused
 from node.session.script import Script
-from node.session.settle import by_consumer
+from node.session.settle import by_consumer, let_go
 from node.wire import methods
 from node.wire.primitives import type_name
 
@@ -35,6 +35,7 @@ def recover(channel: "ChannelSession", method: methods.BasicRecover | methods.Ba
     submit = channel.session.node.submit
     for consumer, ranges in by_consumer(channel.amqp.take_all()).items():
         submit(channel.holders[consumer], commands.give_back(consumer, ranges, failed=False))
+        let_go(channel.session, consumer, ranges)
     if isinstance(method, methods.BasicRecover):
         channel.send(methods.BasicRecoverOk())
 
@@ -50,9 +51,15 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
     priority = _priority(channel, method, name)
     record = yield from find_queue(channel, name)
     ensure(session, record)
-    window = NO_ACK_WINDOW if method.no_ack else channel.prefetch
+    window = NO_ACK_WINDOW if method.no_ack else window_of(channel.prefetch)
     consumer = Consumer(
-        session.node.next_id(), channel, tag, record.group, no_ack=method.no_ack, window=window
+        session.node.next_id(),
+        channel,
+        tag,
+        record.group,
+        no_ack=method.no_ack,
+        window=window,
+        prefetch=channel.prefetch,
     )
     channel.groups[record.group] = None
     command = commands.attach(
@@ -60,7 +67,7 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
         channel.id,
         consumer.id,
         record.uid,
-        prefetch=channel.prefetch,
+        prefetch=window,
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         priority=priority,
@@ -88,7 +95,9 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
         if consumer.backlog:
             # Assigned and never sent: the client must not get them after cancel-ok.
             ranges = [(piece.first_id, piece.first_id + piece.count - 1) for piece in consumer.backlog]
-            session.node.submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
+            session.node.submit(
+                consumer.group, commands.give_back(consumer.id, ranges, failed=False, seen=False)
+            )
             consumer.backlog.clear()
         channel.forget_holders()
     if not method.no_wait:

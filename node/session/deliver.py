@@ -1,6 +1,9 @@
 """basic.deliver and basic.get-ok: slices of runs become frames, when the client's socket has room for them.
 
 What does not fit waits as slices, which are references into the log: a slow client costs no bodies in memory.
+
+A group learns of an ack only when it is committed. A consumer that wants many messages at once is therefore
+assigned more than it may hold; the rest waits here, and an ack lets it go out at once.
 """
 
 import struct
@@ -18,6 +21,16 @@ _DELIVER = struct.pack(">HH", 60, 60)
 _GET_OK = struct.pack(">HH", 60, 71)
 _MESSAGE_COUNT = struct.Struct(">I")
 
+READ_AHEAD_PREFETCH_MIN = 100
+"""Who may hold so many is assigned as many again. Those who want few at a time share messages among them fairly, and
+what one of them is assigned no other gets."""
+_UNLIMITED = 1 << 62
+
+
+def window_of(prefetch: int) -> int:
+    """Messages that a group assigns to a consumer before it settles some; 0: no bound."""
+    return 2 * prefetch if prefetch >= READ_AHEAD_PREFETCH_MIN else prefetch
+
 
 class Consumer:
     """A consumer of a client of this node.
@@ -29,12 +42,24 @@ class Consumer:
         group: where its queue lives.
         no_ack: True: what is written to the socket is settled.
         window: messages that the group assigns to it before it settles some; 0: no bound.
+        prefetch: messages that the client may hold; 0: no bound.
     """
 
-    __slots__ = ("_held", "_owed", "backlog", "channel", "group", "head", "id", "no_ack", "tag", "window")
+    __slots__ = (
+        "_held", "_owed", "_unacked",
+        "backlog", "channel", "group", "head", "id", "no_ack", "prefetch", "tag", "window",
+    )  # fmt: skip
 
     def __init__(
-        self, consumer_id: int, channel: "ChannelSession", tag: str, group: int, *, no_ack: bool, window: int
+        self,
+        consumer_id: int,
+        channel: "ChannelSession",
+        tag: str,
+        group: int,
+        *,
+        no_ack: bool,
+        window: int,
+        prefetch: int,
     ) -> None:
         self.id = consumer_id
         self.channel = channel
@@ -42,15 +67,30 @@ class Consumer:
         self.group = group
         self.no_ack = no_ack
         self.window = window
+        self.prefetch = prefetch
+        self._unacked = 0  # sent to the client and not settled by it
         self._held = 0  # deliveries that the group was not urgently told to be settled
         self._owed = 0  # of these, settled by the client
         name = tag.encode()
         self.head = _DELIVER + bytes((len(name),)) + name
         self.backlog: deque[Slice] = deque()
 
-    def delivered(self, count: int) -> None:
+    def assigned(self, count: int) -> None:
         """The group has assigned `count` more to it."""
         self._held += count
+
+    @property
+    def room(self) -> int:
+        """How many more the client may hold."""
+        return self.prefetch - self._unacked if self.prefetch and not self.no_ack else _UNLIMITED
+
+    def sent(self, count: int) -> None:
+        """So many went to the client."""
+        self._unacked += count
+
+    def settled(self, count: int) -> None:
+        """The client has acknowledged, rejected or returned so many."""
+        self._unacked -= count
 
     def can_wait(self, count: int) -> bool:
         """Whether the group may be told later that `count` more are settled: half of the window is open as it is."""
@@ -65,12 +105,12 @@ class Consumer:
 def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
     """Write what there is room for, in order; the rest waits."""
     consumer.backlog.extend(slices)
-    consumer.delivered(sum([piece.count for piece in slices]))
+    consumer.assigned(sum([piece.count for piece in slices]))
     flush(consumer)
 
 
 def flush(consumer: Consumer) -> None:
-    """Write waiting slices while the socket takes more."""
+    """Write waiting slices while the socket takes more and the client may hold more."""
     channel = consumer.channel
     session = channel.session
     backlog = consumer.backlog
@@ -79,8 +119,14 @@ def flush(consumer: Consumer) -> None:
         backlog.clear()
     first_id = backlog[0].first_id if backlog else 0
     last_id = 0
-    while backlog and session.room_bytes > 0 and session.writable:
+    room = consumer.room
+    while backlog and room > 0 and session.room_bytes > 0 and session.writable:
         piece = backlog.popleft()
+        if piece.count > room:
+            backlog.appendleft(_last_part(piece, room))
+            piece = piece._replace(count=room)
+        room -= piece.count
+        consumer.sent(piece.count)
         last_id = piece.first_id + piece.count - 1
         tag = channel.amqp.record_delivery(consumer.id, piece.first_id, piece.count, no_ack=consumer.no_ack)
         _write(channel, consumer.group, piece, consumer.head, tag, b"")
@@ -89,12 +135,21 @@ def flush(consumer: Consumer) -> None:
         session.node.submit(
             consumer.group, commands.settle(consumer.id, [(first_id, last_id)]), is_patient=is_patient
         )
-    if backlog:
+    if backlog and room > 0:
         session.stalled[consumer.id] = consumer
         if session.writable:
             session.shared.stalled[session.conn] = session
     else:
         session.stalled.pop(consumer.id, None)
+
+
+def _last_part(piece: "Slice", skipped: int) -> "Slice":
+    """A slice without its first `skipped` messages."""
+    return piece._replace(
+        first_record=piece.first_record + skipped,
+        count=piece.count - skipped,
+        first_id=piece.first_id + skipped,
+    )
 
 
 def send_got(

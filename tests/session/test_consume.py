@@ -3,7 +3,7 @@
 from node.broker import commands, topology_commands
 from node.wire import methods as m
 from tests.session.client import Client
-from tests.session.loopback import Loopback
+from tests.session.loopback import SHARDS, Loopback
 
 
 def _ready(broker: Loopback, *capabilities: str) -> Client:
@@ -331,3 +331,56 @@ def test_every_ack_of_a_consumer_that_takes_one_message_a_time_is_urgent() -> No
     client.send(1, m.BasicAck(1))
     client.send(1, m.BasicAck(2))
     assert broker.patient == 0
+
+
+READ_AHEAD = 100
+
+
+def _prefetching(broker: Loopback, published: int) -> Client:
+    client = _ready(broker)
+    client.call(m.BasicQos(prefetch_count=READ_AHEAD), m.BasicQosOk)
+    client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
+    client.publish("q", *[b"%d" % number for number in range(published)])
+    return client
+
+
+def test_read_ahead_never_passes_the_prefetch() -> None:
+    """A group assigns more than the client may hold; the rest waits at the node."""
+    broker = Loopback()
+    client = _prefetching(broker, 3 * READ_AHEAD)
+    assert [tag for tag, _, _ in _tags_and_bodies(client)] == list(range(1, READ_AHEAD + 1))
+
+
+def test_an_ack_lets_what_was_read_ahead_go_at_once() -> None:
+    """Without waiting for the group to commit it; in order, and each message once."""
+    broker = Loopback()
+    client = _prefetching(broker, 2 * READ_AHEAD)
+    client.take()
+    broker.held[1 + len("/q") % SHARDS] = None  # nothing is applied from here on
+    client.send(1, m.BasicAck(10, multiple=True))
+    assert _tags_and_bodies(client) == [
+        (READ_AHEAD + number, b"%d" % (READ_AHEAD + number - 1), False) for number in range(1, 11)
+    ]
+
+
+def test_what_was_read_ahead_and_never_sent_is_not_redelivered_after_cancel() -> None:
+    broker = Loopback()
+    client = _prefetching(broker, 2 * READ_AHEAD)
+    client.take()
+    client.call(m.BasicCancel("t"), m.BasicCancelOk)
+    client.send(1, m.BasicConsume(queue="q", consumer_tag="u"))
+    _, *deliveries = client.take()
+    found = [(item.method.delivery_tag, item.body, item.method.redelivered) for item in deliveries]
+    assert [redelivered for _, _, redelivered in found] == [False] * READ_AHEAD
+    assert [body for _, body, _ in found] == [b"%d" % number for number in range(READ_AHEAD, 2 * READ_AHEAD)]
+
+
+def test_a_consumer_that_takes_few_at_a_time_is_assigned_no_more() -> None:
+    """Those who want few share messages fairly: what one is assigned no other gets."""
+    broker = Loopback()
+    client = _ready(broker)
+    client.call(m.BasicQos(prefetch_count=READ_AHEAD - 1), m.BasicQosOk)
+    client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
+    client.publish("q", *[b"x"] * (READ_AHEAD + 9))
+    client.take()
+    assert _ready_count(_watch(broker)) == 10

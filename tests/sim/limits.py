@@ -22,6 +22,7 @@ import cluster.transfers
 import node.broker.queue
 import node.broker.queue_rows
 import node.broker.queue_state
+import node.session.deliver
 import node.session.locator
 import node.session.plans
 from cluster.raft.core import Options as RaftOptions
@@ -47,6 +48,7 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (node.broker.queue, "ASSIGN_SLICES_MAX", (1, 4, 8_192)),
     (node.broker.queue_state, "HELD_SHIFT", (1, 3, 10)),
     (node.broker.queue_rows, "CHUNK_SHIFT", (1, 3, 8)),
+    (node.session.deliver, "READ_AHEAD_PREFETCH_MIN", (1, 3, 100)),
     (node.session.plans, "PLANS_MAX", (1, 16_384)),
     (node.session.locator, "RUNS_MAX", (1, 1024)),
 )
