@@ -373,7 +373,7 @@ class Group:
 
     def save(self, outcome: Outcome) -> None:
         """Save the state as it is now; the log may then forget all up to the checkpoint before this one."""
-        previous = self._checkpoint.index
+        previous = self._checkpoint
         self._checkpoint = SnapshotMeta(
             self.applied, self.applied_term, self.last_ts, self.raft.configuration, self.machine.version
         )
@@ -383,10 +383,11 @@ class Group:
         write.checkpoint_rows += [(MACHINE_ROWS + k, v) for k, v in self.machine.checkpoint(full=False)]
         write.hard_state = HardState(self.raft.term, self.raft.voted_for, self.raft.commit)
         first = self._store.view(self.id).first_index()
-        write.compact_to = previous if previous >= first else None
+        if previous.index >= first:
+            write.compact_to, write.compact_term = previous.index, previous.term
         self.busy = True
         self._bytes_since = self._entries_since = 0
-        self._find_trims(first, previous)
+        self._find_trims(first, previous.index)
 
     def _find_trims(self, first: int, compact_to: int) -> None:
         """Rows that Raft is about to forget, or forgot, and that are dead in the state being saved may go after it.

@@ -58,6 +58,7 @@ class GroupWrite:
             until they are trimmed.
         compact_to: Raft forgets all entries up to this index, at or below the checkpoint's: `first_index` becomes
             compact_to + 1 and `term(compact_to)` stays known. Rows stay until they are trimmed.
+        compact_term: with `compact_to`: the term of the entry there, whose row the store may not have any more.
         trims: indexes at or below compact_to whose rows may go. Ascending.
         live_rows: committed entries of a sender's snapshot that this node lacks; kept beside the log.
     """
@@ -72,6 +73,7 @@ class GroupWrite:
     checkpoint: SnapshotMeta | None = None
     checkpoint_rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     compact_to: int | None = None
+    compact_term: int = 0
     trims: list[int] = field(default_factory=list)
     live_rows: list[Entry] = field(default_factory=list)
 
