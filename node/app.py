@@ -50,7 +50,7 @@ logger = logging.getLogger("warren")
 
 SWITCH_INTERVAL_S = 0.0001
 """How long the loop may keep the interpreter from the writer thread, which needs it for microseconds a commit:
-a durable turn under load takes 2 ms with this, 42 ms with Python's default (ADR 5)."""
+a commit of LMDB under load takes 2 ms with this, 42 ms with Python's default (ADR 5)."""
 HAND_OVER_S = 3.0
 """A node that stops gives its leaderships away for at most this long."""
 TICK_MS = 50
@@ -156,9 +156,7 @@ class Node:
             LinkEvents(driver.peer_up, driver.peer_down),
             judge_store=environment.judge_peer,
         )
-        self._status = CoreStatus(
-            config, core, self._logins.check, lambda: self._disk_text, environment.log_bytes
-        )
+        self._status = CoreStatus(config, core, self._logins.check, lambda: self._disk_text, store.log_bytes)
         self._admin = AdminServer(self._status)
 
     async def _serve(self) -> None:

@@ -1,1 +1,1 @@
-"""Shell: the node's LMDB environment, the logs and saved states in it, and the one writing thread."""
+"""Shell: a node's journal and LMDB environment, the logs and saved states in them, and the two threads that write."""

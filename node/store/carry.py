@@ -1,91 +1,78 @@
-"""Carries a turn's writes into one LMDB transaction; runs on the writer thread only."""
+"""Carries what the journal holds into LMDB; runs at the start and on the folder's thread, never in the loop."""
 
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
-from cluster.ports import GroupWrite
-from cluster.types import Entry, SnapshotMeta
 from node.store import keys
+from node.store.delta import Delta, GroupDelta
 from node.store.environment import Environment
 
 TRIMS_MAX = 512
-"""Log rows deleted per transaction. Freed pages are recorded in the free list, and a record that needs
+"""Rows deleted per transaction. Freed pages are recorded in the free list, and a record that needs
 thousands of contiguous pages is what makes LMDB slow; the rest waits for the next transaction."""
 
 
 class Carrier:
-    """Knows how each part of a `GroupWrite` becomes rows, and which trims are still to be done."""
+    """Knows how each part of a delta becomes rows, and which trims are still to be done."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self._journal = environment.journal
         self._tables = environment.tables
-        self._trims: deque[tuple[int, int]] = deque()
+        self._trims: deque[tuple[bool, int, int]] = deque()  # whether beside the log, group, index
 
     @property
     def has_trims(self) -> bool:
         """True while rows wait to be deleted."""
         return bool(self._trims)
 
-    def carry(self, txn: Any, writes: Iterable[GroupWrite]) -> None:
-        """Put all writes, in order, and delete a bounded number of trimmed rows."""
-        for write in writes:
-            self._carry_one(txn, write)
-        for _ in range(min(TRIMS_MAX, len(self._trims))):
-            group, index = self._trims.popleft()
-            self._delete_entry(txn, self._environment.log(group), group, index, live=False)
-            self._delete_entry(txn, self._tables[b"live"], group, index, live=True)
+    def fold(self, delta: Delta | None) -> None:
+        """One transaction: a delta, if there is one, with its sequence; and a bounded number of trims.
 
-    def _carry_one(self, txn: Any, write: GroupWrite) -> None:
-        group = write.group
+        Rows whose trim is lost with the process are found again when the group starts.
+        """
+        with self._environment.lmdb.begin(write=True) as txn:
+            if delta is not None:
+                for group, changes in delta.groups.items():
+                    self._carry_group(txn, group, changes)
+                self._environment.put_folded(txn, delta.sequence)
+            for _ in range(min(TRIMS_MAX, len(self._trims))):
+                live, group, index = self._trims.popleft()
+                table = self._tables[b"live"] if live else self._environment.log(group)
+                self._delete_entry(txn, table, group, index, live=live)
+
+    def _carry_group(self, txn: Any, group: int, changes: GroupDelta) -> None:
         log = self._environment.log(group)
-        if write.install is not None:
-            self._install(txn, write, write.install)
-        if write.truncate_from is not None:
-            _delete_from(txn, log, write.truncate_from)
-        for entry in write.entries:
-            _put_log_entry(txn, log, group, entry)
-        if write.hard_state is not None:
-            self._put_group(txn, group, keys.HARD, keys.encode_hard_state(group, write.hard_state))
-        if write.checkpoint is not None:
-            for key, changed in write.checkpoint_rows:
-                self._delete_row(txn, group, key)
-                if changed is not None:
-                    self._put_row(txn, group, key, changed)
-            self._put_group(txn, group, keys.SNAPSHOT, keys.encode_snapshot(group, write.checkpoint))
-        if write.compact_to is not None:
-            self._compact(txn, log, group, write.compact_to)
-        self._trims.extend((group, index) for index in write.trims)
-        for entry in write.live_rows:
-            self._put_live_entry(txn, group, entry)
-
-    def _install(self, txn: Any, write: GroupWrite, meta: SnapshotMeta) -> None:
-        group = write.group
-        # What is applied here is the same everywhere, and messages that live in it were not sent again.
-        _delete_from(txn, self._environment.log(group), min(write.install_applied, meta.index) + 1)
-        self._delete_rows(txn, group)
-        for key, value in write.install_rows:
-            self._put_row(txn, group, key, value)
-        self._put_group(txn, group, keys.SNAPSHOT, keys.encode_snapshot(group, meta))
-        self._put_group(txn, group, keys.COMPACTED, keys.encode_compacted(group, meta.index, meta.term))
-
-    def _compact(self, txn: Any, log: Any, group: int, index: int) -> None:
-        first = txn.get(keys.log_key(index), db=log)
-        if first is None:  # compacting to where an installed state begins: its term is in the row already
-            return
-        term = keys.entry_term(group, index, first)
-        self._put_group(txn, group, keys.COMPACTED, keys.encode_compacted(group, index, term))
+        if changes.cut is not None:
+            _delete_from(txn, log, changes.cut)
+        if changes.replaces_rows:
+            self._delete_rows(txn, group)
+        for index, spot in changes.entries.items():
+            _put_log_entry(txn, log, group, index, self._journal.read(spot))
+        if changes.hard_state is not None:
+            self._put_group(txn, group, keys.HARD, keys.encode_hard_state(group, changes.hard_state))
+        if changes.snapshot is not None:
+            self._put_group(txn, group, keys.SNAPSHOT, keys.encode_snapshot(group, changes.snapshot))
+        for key, value in changes.rows.items():
+            self._delete_row(txn, group, key)
+            if value is not None:
+                self._put_row(txn, group, key, value)
+        if changes.compacted is not None:
+            self._put_group(txn, group, keys.COMPACTED, keys.encode_compacted(group, *changes.compacted))
+        self._trims.extend((False, group, index) for index in changes.trims)
+        if txn.stat(self._tables[b"live"])["entries"]:
+            self._trims.extend((True, group, index) for index in (*changes.trims, *changes.left_out))
+        for index, spot in changes.live_rows.items():
+            self._put_live_entry(txn, group, index, self._journal.read(spot))
 
     def _put_group(self, txn: Any, group: int, kind: int, row: bytes) -> None:
         txn.put(keys.group_key(group, kind), row, db=self._tables[b"groups"])
 
-    def _put_live_entry(self, txn: Any, group: int, entry: Entry) -> None:
+    def _put_live_entry(self, txn: Any, group: int, index: int, row: bytes) -> None:
         live = self._tables[b"live"]
-        self._delete_entry(txn, live, group, entry.index, live=True)
-        first, further = keys.encode_entry(group, entry)
-        txn.put(keys.live_key(group, entry.index), first, db=live)
-        for number, piece in enumerate(further, 1):
-            txn.put(keys.live_key(group, entry.index, number), piece, db=live)
+        self._delete_entry(txn, live, group, index, live=True)
+        for number, piece in enumerate(keys.pieces_of_entry(row)):
+            txn.put(keys.live_key(group, index, number), piece, db=live)
 
     def _delete_entry(self, txn: Any, table: Any, group: int, index: int, *, live: bool) -> None:
         key = keys.live_key(group, index) if live else keys.log_key(index)
@@ -121,14 +108,12 @@ class Carrier:
                     found = cursor.delete()
 
 
-def _put_log_entry(txn: Any, log: Any, group: int, entry: Entry) -> None:
-    first, further = keys.encode_entry(group, entry)
+def _put_log_entry(txn: Any, log: Any, group: int, index: int, row: bytes) -> None:
     # A log only grows at its end: appending fills pages where inserting would split them in half, and it
     # refuses a key that is not the greatest, so an overlap that was not truncated cannot go unnoticed.
-    if not txn.put(keys.log_key(entry.index), first, db=log, append=True):
-        raise AssertionError(f"group {group}: entry {entry.index} is not at the end of the log")
-    for number, piece in enumerate(further, 1):
-        txn.put(keys.log_key(entry.index, number), piece, db=log, append=True)
+    for number, piece in enumerate(keys.pieces_of_entry(row)):
+        if not txn.put(keys.log_key(index, number), piece, db=log, append=True):
+            raise AssertionError(f"group {group}: entry {index} is not at the end of the log")
 
 
 def _delete_from(txn: Any, log: Any, index: int) -> None:

@@ -1,13 +1,15 @@
-"""The node's one LMDB environment: opening, locking and identifying it, its tables, and the room it takes.
+"""A node's data directory, an LMDB environment with a journal before it: opening, locking and identifying it, its
+tables, and the room it takes.
 
 `node.store` is the only door to LMDB. Reads are short transactions on any thread; every write goes through
-`writer.py`, except at start (identity, boot epoch, forming groups), before the writer runs.
+`writer.py` and `folder.py`, except at start (identity, boot epoch, forming groups), before the writer runs.
 """
 
 import fcntl
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,11 @@ import lmdb
 from cluster.types import Configuration, HardState, SnapshotMeta
 from node.store import keys
 from node.store.errors import StoreError
+from node.store.journal import SEGMENT_BYTES, Journal
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_JOURNAL = 1
+"""Such a directory gets one when it is opened; a program that knows no journal must not open it again."""
 MAP_BYTES = 1 << 40
 """Address space, not disk: the file is sparse and grows as it is used. The real limits are alarms."""
 MAP_BYTES_MIN = 1 << 30
@@ -37,6 +42,7 @@ class Environment:
         sync: False only in tests: commits return before they are durable, and power loss may corrupt the
             file. The directory remembers it, see `was_always_synced`.
         map_bytes: address space to reserve; halved until the system grants it.
+        segment_bytes: size of a file of the journal.
         now_ms: time of this start, for the boot epoch; the clock's if None.
 
     Raises:
@@ -51,6 +57,7 @@ class Environment:
         node: str,
         sync: bool = True,
         map_bytes: int = MAP_BYTES,
+        segment_bytes: int = SEGMENT_BYTES,
         now_ms: int | None = None,
     ) -> None:
         self.path = Path(path)
@@ -61,6 +68,7 @@ class Environment:
             try:
                 self.tables: dict[bytes, Any] = {}
                 self._identify(cluster, node, int(time.time() * 1000) if now_ms is None else now_ms)
+                self.journal = self._open_journal(segment_bytes)
             except BaseException:
                 self.lmdb.close()
                 raise
@@ -71,6 +79,7 @@ class Environment:
     def close(self) -> None:
         """Close the file and give up the directory. No transaction may be open."""
         if self.is_open:
+            self.journal.close()
             self.lmdb.close()
             os.close(self._lock)
             self._lock = -1
@@ -123,35 +132,48 @@ class Environment:
             )
         return ""
 
+    def put_folded(self, txn: Any, sequence: int) -> None:
+        """With this transaction LMDB has all records of the journal up to this one."""
+        txn.put(b"journal", str(sequence).encode(), db=self.tables[b"meta"])
+
     def used_bytes(self) -> int:
-        """Bytes on pages that hold data; what the file has beyond that is reused before it grows."""
+        """Bytes on LMDB's pages that hold data; what its file has beyond that is reused before it grows."""
         with self.lmdb.begin() as txn:
             return sum(_pages(txn.stat(table)) for table in self.tables.values())
 
     def log_bytes(self, group: int) -> int:
-        """Bytes on pages of a group's log, live rows below the snapshot included."""
+        """Bytes on LMDB's pages of a group's log, rows below the snapshot included."""
         with self.lmdb.begin() as txn:
             return _pages(txn.stat(self.log(group)))
 
     def file_bytes(self) -> int:
-        """Size of the file; it never shrinks."""
+        """Size of LMDB's file; it never shrinks."""
         return (int(self.lmdb.info()["last_pgno"]) + 1) * int(self.lmdb.stat()["psize"])
 
     def free_bytes(self) -> int:
-        """Bytes that can still be written: free pages in the file, and the disk's or the map's rest."""
+        """Bytes that can still be written: free pages in the file, and the disk's or the map's rest.
+
+        What is in the journal only is as good as written; the journal's own files are on the disk already.
+        """
         disk = os.statvfs(self.path)
         file_bytes = self.file_bytes()
         growth = min(disk.f_bavail * disk.f_frsize, int(self.lmdb.info()["map_size"]) - file_bytes)
-        return max(0, file_bytes - self.used_bytes()) + max(0, growth)
+        free = max(0, file_bytes - self.used_bytes()) + max(0, growth)
+        return max(0, free - self.journal.unfolded_bytes)
 
     def _identify(self, cluster: str, node: str, now_ms: int) -> None:
         for name in SHARED_TABLES:
             self._table(name)
         stored_format = self._meta(b"format")
         if stored_format is None:
-            ident = {b"format": str(FORMAT), b"cluster": cluster, b"node": node, b"uuid": str(uuid.uuid4())}
+            ident = {
+                b"format": str(FORMAT_WITHOUT_JOURNAL),
+                b"cluster": cluster,
+                b"node": node,
+                b"uuid": str(uuid.uuid4()),
+            }
             self._put_meta(ident)
-        elif stored_format != str(FORMAT):
+        elif stored_format not in (str(FORMAT), str(FORMAT_WITHOUT_JOURNAL)):
             raise StoreError(
                 f"data directory {self.path} has format {stored_format}, this program knows {FORMAT}"
             )
@@ -167,6 +189,20 @@ class Environment:
         self.uuid = str(self._meta(b"uuid"))
         for group in self.groups():
             self._table(keys.log_table(group))
+
+    def _open_journal(self, segment_bytes: int) -> Journal:
+        folded = self._meta(b"journal")
+        journal = Journal(
+            self.path,
+            seed=zlib.crc32(self.uuid.encode()),
+            folded=int(folded or 0),
+            is_new=folded is None,
+            sync=self.sync,
+            segment_bytes=segment_bytes,
+        )
+        if folded is None:  # not before its files are there: from now on each of them must be
+            self._put_meta({b"format": str(FORMAT), b"journal": "0"})
+        return journal
 
     def _meta(self, name: bytes) -> str | None:
         with self.lmdb.begin() as txn:

@@ -1,13 +1,14 @@
-"""The log of one group as its Raft core reads it: what is on disk, overlaid by what was handed to the writer.
+"""The log of one group as its Raft core reads it: what is in LMDB, overlaid by what was handed to the writer.
 
-Positions and terms are kept in memory, entries come from the cache or from LMDB. A write is numbered when it
-is noted and settled when it is durable; between the two its effect is found here and not on the disk.
+Positions and terms are kept in memory, entries come from the cache, from the journal or from LMDB. A write is
+numbered when it is noted, settled when it is durable in the journal, and folded when LMDB has it. Until then its
+effect is found here and not in LMDB; once it is settled, only the places of its entries are kept in memory.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from cluster.ports import Compacted, GroupWrite, Unavailable
 from cluster.types import Configuration, Entry, HardState, SnapshotMeta
@@ -15,6 +16,12 @@ from node.store import keys
 from node.store.cache import EntryCache
 from node.store.environment import Environment
 from node.store.errors import StoreError
+from node.store.record import Journaled, Spot
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+Fresh = dict[int, tuple[int, Entry | Spot]]
+"""Entries that LMDB lacks, by index: the number of the write, and the entry, or its place once it is durable."""
 
 
 class GroupLog:
@@ -39,11 +46,11 @@ class GroupLog:
         self._starts: list[int] = [0]
         self._terms: list[int] = [0]
         self._last = 0
-        self._pending: deque[tuple[int, GroupWrite]] = deque()
-        self._hidden: deque[tuple[int, int]] = deque()  # (write, first index whose rows on disk are void)
+        self._hidden: deque[tuple[int, int]] = deque()  # (write, first index whose rows in LMDB are void)
         self._installing = 0  # the write that replaces all rows of the saved state, 0: none under way
         self._rows: dict[bytes, tuple[int, bytes | None]] = {}
-        self._live: dict[int, tuple[int, Entry]] = {}
+        self._fresh: Fresh = {}
+        self._live: Fresh = {}  # the same of rows beside the log
         self._load()
 
     # -- LogView ---------------------------------------------------------------------------------------
@@ -84,7 +91,7 @@ class GroupLog:
         for index in range(lo, hi):
             entry = self._cache.get(self._group, index) or self._warm.get(self._group, index)
             if entry is None:
-                entry = self._read(index)
+                entry = self._read_fresh(self._fresh, index) or self._read(index)
                 if entry is None:
                     raise StoreError(f"group {self._group} index {index}: the log row is missing")
             size += len(entry.data)
@@ -105,9 +112,8 @@ class GroupLog:
         entry = self._cache.get(group, index) or self._warm.get(group, index)
         if entry is not None:
             return entry
-        if index in self._live:
-            return self._live[index][1]
-        if all(index < start for _, start in self._hidden):
+        entry = self._read_fresh(self._live, index) or self._read_fresh(self._fresh, index)
+        if entry is None and all(index < start for _, start in self._hidden):
             entry = self._read(index)
         if entry is None:
             entry = self._read_live(index)
@@ -118,9 +124,7 @@ class GroupLog:
 
     def stored_below(self, index: int) -> Iterator[int]:
         """Indexes of all rows at or below `index`, ascending; also of rows whose trim is under way."""
-        found = set(self._live)
-        for _, write in self._pending:
-            found.update(entry.index for entry in write.entries if entry.index <= self._last)
+        found = {*self._live, *self._fresh}
         hidden = min((start for _, start in self._hidden), default=index + 1)
         with self._environment.lmdb.begin(buffers=True) as txn:
             with txn.cursor(self._log) as cursor:
@@ -155,7 +159,6 @@ class GroupLog:
 
     def note(self, number: int, write: GroupWrite) -> None:
         """Show a write from now on; `number` rises from write to write."""
-        self._pending.append((number, write))
         if write.install is not None:
             self._note_install(number, write, write.install)
         if write.truncate_from is not None:
@@ -166,34 +169,45 @@ class GroupLog:
                 self._starts.append(entry.index)
                 self._terms.append(entry.term)
             self._last = entry.index
+            self._fresh[entry.index] = number, entry
             self._cache.put(self._group, entry, number)
         if write.hard_state is not None:
             self._hard = write.hard_state
         for key, changed in write.checkpoint_rows:
             self._rows[key] = (number, changed)
         if write.compact_to is not None:
-            self._compact(write.compact_to)
+            self._compact(write.compact_to, write.compact_term)
         for index in write.trims:
             self._cache.drop(self._group, index)
             self._warm.drop(self._group, index)
+            self._fresh.pop(index, None)
+            self._live.pop(index, None)
         for entry in write.live_rows:
-            self._live[entry.index] = (number, entry)
+            self._live[entry.index] = number, entry
 
-    def settle(self, number: int) -> None:
-        """The oldest noted write, which has this number, is durable."""
-        noted, write = self._pending.popleft()
-        assert noted == number
+    def settle(self, number: int, journaled: Journaled) -> None:
+        """The noted write of this number is durable, and its entries can be read where they stand."""
+        for table, spots in ((self._fresh, journaled.entries), (self._live, journaled.live_rows)):
+            for spot in spots:
+                # It may have been overwritten or trimmed meanwhile.
+                if spot.index in table and table[spot.index][0] == number:
+                    table[spot.index] = number, spot
+        self._snapshot = journaled.write.checkpoint or journaled.write.install or self._snapshot
+
+    def folded(self, number: int) -> None:
+        """LMDB has all writes up to this one: their effect is found there."""
+        self._fresh = _later(self._fresh, number)
+        self._live = _later(self._live, number)
+        self._rows = _later(self._rows, number)
         while self._hidden and self._hidden[0][0] <= number:
             self._hidden.popleft()
-        if self._installing == number:
+        if self._installing <= number:
             self._installing = 0
-        for key, _ in (*write.install_rows, *write.checkpoint_rows):
-            if key in self._rows and self._rows[key][0] == number:
-                del self._rows[key]
-        for entry in write.live_rows:
-            if entry.index in self._live and self._live[entry.index][0] == number:
-                del self._live[entry.index]
-        self._snapshot = write.checkpoint or write.install or self._snapshot
+
+    def journal_bytes(self) -> int:
+        """Bytes of entries that are in the journal and not in LMDB."""
+        kept = (*self._fresh.values(), *self._live.values())
+        return sum(found.length for _, found in kept if isinstance(found, Spot))
 
     def _note_install(self, number: int, write: GroupWrite, meta: SnapshotMeta) -> None:
         # Applied rows stay, as the writer leaves them: the same everywhere, so live ones were not sent again.
@@ -206,16 +220,19 @@ class GroupLog:
         for index in range(start, self._last + 1):
             self._cache.drop(self._group, index)
             self._warm.drop(self._group, index)
+            self._fresh.pop(index, None)
         self._hidden.append((number, start))
         while len(self._starts) > 1 and self._starts[-1] >= start:
             self._starts.pop()
             self._terms.pop()
         self._last = min(self._last, start - 1)
 
-    def _compact(self, index: int) -> None:
+    def _compact(self, index: int, term: int) -> None:
         if index <= self._starts[0]:
             return
-        term = self.term(index)
+        assert term == self.term(index), (
+            f"group {self._group}: {index} has term {self.term(index)}, not {term}"
+        )
         above = bisect_right(self._starts, index)
         self._starts = [index, *self._starts[above:]]
         self._terms = [term, *self._terms[above:]]
@@ -256,6 +273,15 @@ class GroupLog:
                         self._terms.append(term)
                     self._last = index
                 more = cursor.next()
+
+    def _read_fresh(self, table: Fresh, index: int) -> Entry | None:
+        if index not in table:
+            return None
+        found = table[index][1]
+        if isinstance(found, Entry):
+            return found
+        row = memoryview(self._environment.journal.read(found))
+        return keys.decode_entry(self._group, index, [row])
 
     def _read(self, index: int) -> Entry | None:
         with self._environment.lmdb.begin(buffers=True) as txn:
@@ -300,3 +326,8 @@ class GroupLog:
                 ]
                 yield key, keys.decode_row(self._group, key, [first, *rest])
                 more = cursor.next()
+
+
+def _later(table: Mapping[Key, tuple[int, Value]], number: int) -> dict[Key, tuple[int, Value]]:
+    """What later writes put there."""
+    return {key: found for key, found in table.items() if found[0] > number}

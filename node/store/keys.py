@@ -37,7 +37,8 @@ _GROUP_KEY = struct.Struct(">IB")
 _GROUP = struct.Struct(">I")
 _CRC = struct.Struct(">I")
 _ENTRY_HEAD = struct.Struct(">QBQQ")  # term, kind, ts, length of the data
-_ENTRY_HEAD_BYTES = _CRC.size + _ENTRY_HEAD.size
+ENTRY_HEAD_BYTES = _CRC.size + _ENTRY_HEAD.size
+"""Of a row of an entry, before its data."""
 _ROW_HEAD = struct.Struct(">II")  # checksum, length of the value
 _HARD = struct.Struct(">QIQ")
 _SNAPSHOT = struct.Struct(">QQQI")
@@ -116,7 +117,7 @@ def pieces_of(length: int, head: int) -> int:
 
 def entry_pieces(length: int) -> int:
     """Number of pieces of an entry with `length` bytes of data."""
-    return pieces_of(length, _ENTRY_HEAD_BYTES)
+    return pieces_of(length, ENTRY_HEAD_BYTES)
 
 
 def row_pieces(length: int) -> int:
@@ -131,18 +132,24 @@ def _split(data: bytes, head: int) -> Iterator[Buffer]:
         yield view[start : start + PIECE_BYTES_MAX]
 
 
-def encode_entry(group: int, entry: Entry) -> tuple[bytes, Iterator[Buffer]]:
-    """First piece of an entry, and the further ones."""
+def encode_entry(group: int, entry: Entry) -> tuple[bytes, bytes]:
+    """Row of an entry, in two parts that stand one behind the other: checksum and head, and the data."""
     data = entry.data
     head = _ENTRY_HEAD.pack(entry.term, entry.kind, entry.ts, len(data))
     crc = zlib.crc32(data, zlib.crc32(head, zlib.crc32(_SEED.pack(group, entry.index))))
-    first = data[: PIECE_BYTES_MAX - _ENTRY_HEAD_BYTES]
-    return _CRC.pack(crc) + head + first, _split(data, _ENTRY_HEAD_BYTES)
+    return _CRC.pack(crc) + head, data
+
+
+def pieces_of_entry(row: bytes) -> Iterator[Buffer]:
+    """What of a whole row stands under each of its keys; views, so that nothing is copied."""
+    view = memoryview(row)
+    for start in range(0, len(row), PIECE_BYTES_MAX):
+        yield view[start : start + PIECE_BYTES_MAX]
 
 
 def entry_length(group: int, index: int, first: Buffer) -> int:
     """Bytes of data that the first piece of an entry announces. Raises CorruptRow."""
-    if len(first) < _ENTRY_HEAD_BYTES:
+    if len(first) < ENTRY_HEAD_BYTES:
         raise CorruptRow(group, index, "log row")
     length: int = _ENTRY_HEAD.unpack_from(first, _CRC.size)[3]
     return length
@@ -150,7 +157,7 @@ def entry_length(group: int, index: int, first: Buffer) -> int:
 
 def entry_term(group: int, index: int, first: Buffer) -> int:
     """Term that the first piece of an entry announces; the checksum is not looked at. Raises CorruptRow."""
-    if len(first) < _ENTRY_HEAD_BYTES:
+    if len(first) < ENTRY_HEAD_BYTES:
         raise CorruptRow(group, index, "log row")
     term: int = _ENTRY_HEAD.unpack_from(first, _CRC.size)[0]
     return term
@@ -162,11 +169,19 @@ def decode_entry(group: int, index: int, pieces: list[Buffer]) -> Entry:
     length = entry_length(group, index, first)
     (crc,) = _CRC.unpack_from(first, 0)
     term, kind, ts, _ = _ENTRY_HEAD.unpack_from(first, _CRC.size)
-    data = b"".join([first[_ENTRY_HEAD_BYTES:], *pieces[1:]])
-    head = first[_CRC.size : _ENTRY_HEAD_BYTES]
+    data = b"".join([first[ENTRY_HEAD_BYTES:], *pieces[1:]])
+    head = first[_CRC.size : ENTRY_HEAD_BYTES]
     if len(data) != length or crc != zlib.crc32(data, zlib.crc32(head, zlib.crc32(_SEED.pack(group, index)))):
         raise CorruptRow(group, index, "log row")
     return Entry(index, term, kind, ts, data)
+
+
+def entry_is_whole(group: int, index: int, row: Buffer) -> bool:
+    """Whether the checksum of a row in one piece holds."""
+    if len(row) < ENTRY_HEAD_BYTES:
+        return False
+    (crc,) = _CRC.unpack_from(row, 0)
+    return bool(crc == zlib.crc32(row[_CRC.size :], zlib.crc32(_SEED.pack(group, index))))
 
 
 def encode_row(group: int, key: bytes, value: bytes) -> tuple[bytes, Iterator[Buffer]]:

@@ -1,17 +1,19 @@
-"""`cluster.ports.LogStore` over LMDB: the logs and saved states of all groups of this node, the read side.
+"""`cluster.ports.LogStore` over LMDB and the journal before it: the logs and saved states of all groups, the read side.
 
 Used in the loop's thread only. Who writes: `writer.py`. The order of a turn is `note(writes)`, then
-`Writer.submit(number, writes)` with the same writes; the writer calls `settle` when they are durable.
+`Writer.submit(number, writes)` with the same writes; the writer calls `settle` when they are durable in the
+journal, and `folded` when they are in LMDB.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 from cluster.ports import GroupWrite
 from cluster.types import Configuration, Entry
 from node.store.cache import EntryCache
 from node.store.environment import Environment
+from node.store.folder import recover
 from node.store.group_log import GroupLog
+from node.store.record import Journaled
 
 CACHE_BYTES_MAX = 16 << 20
 """Recent entries in memory: at 100 MB/s what was published in the last 0.16 s, twenty times what a consumer that
@@ -24,17 +26,21 @@ class LmdbStore:
     """The stored logs and states of all groups of a node.
 
     Args:
-        environment: an open data directory.
+        environment: an open data directory; what its journal holds is carried into LMDB first.
         cache_bytes_max: bound of the cache of recent entries.
+
+    Raises:
+        StoreError
     """
 
     def __init__(self, environment: Environment, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
         self.environment = environment
+        recover(environment)
         self._cache = EntryCache(cache_bytes_max)
         self._warm = EntryCache(min(WARM_BYTES_MAX, cache_bytes_max))
-        self._noted: deque[GroupLog] = deque()
         self._number = 0  # of the newest noted write
         self._settled = 0
+        self._folded = 0
         self._logs: dict[int, GroupLog] = {}
         for group in environment.groups():
             self._open(group)
@@ -56,17 +62,25 @@ class LmdbStore:
     def note(self, writes: Iterable[GroupWrite]) -> None:
         """From now on reads show these writes; called when they are handed to the writer."""
         for write in writes:
-            log = self._logs[write.group]
             self._number += 1
-            self._noted.append(log)
-            log.note(self._number, write)
+            self._logs[write.group].note(self._number, write)
 
-    def settle(self, count: int) -> None:
-        """The oldest `count` noted writes are durable."""
-        for _ in range(count):
+    def settle(self, journaled: Iterable[Journaled]) -> None:
+        """The oldest noted writes that were not yet are durable, in the journal."""
+        for write in journaled:
             self._settled += 1
-            self._noted.popleft().settle(self._settled)
+            self._logs[write.write.group].settle(self._settled, write)
         self._cache.settle(self._settled)
+
+    def folded(self, count: int, groups: Iterable[int]) -> None:
+        """The oldest `count` settled writes that were not yet are in LMDB; they belonged to these groups."""
+        self._folded += count
+        for group in groups:
+            self._logs[group].folded(self._folded)
+
+    def log_bytes(self, group: int) -> int:
+        """Bytes that the entries of a group take, in LMDB and in the journal, those below the snapshot included."""
+        return self.environment.log_bytes(group) + self._logs[group].journal_bytes()
 
     def data(self, group: int, index: int) -> bytes:
         """Data of an entry at any index whose row exists. Raises KeyError if there is none, CorruptRow."""

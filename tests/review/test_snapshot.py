@@ -20,7 +20,9 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     made = Harness(tmp_path / "data")
     made.store.form(1, FIRST)
     made.write(GroupWrite(1, entries=entries(1, 21, b"x" * MiB), hard_state=HardState(1, 1, 20)))
-    made.write(GroupWrite(1, checkpoint=META, checkpoint_rows=[(b"m", b"state")], compact_to=20))
+    made.write(
+        GroupWrite(1, checkpoint=META, checkpoint_rows=[(b"m", b"state")], compact_to=20, compact_term=1)
+    )
     yield made
     made.close()
 

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.ports import GroupWrite
-from cluster.types import Entry, HardState, SnapshotMeta
-from tests.sim.disk import Disk
 from tests.store.conftest import FIRST, Harness
-
-GROUP = 1
+from tests.store.group_life import GROUP, GroupLife, assert_alike, new_disk
 
 
 class Twins:
@@ -21,70 +18,14 @@ class Twins:
         self.path = path
         self.harness = Harness(path, cache_bytes_max=2000)
         self.harness.store.form(GROUP, FIRST)
-        self.disk = Disk()
-        self.disk.form(GROUP, FIRST)
-        self.disk.durable[GROUP].snapshot = self.disk.images[GROUP].snapshot = SnapshotMeta(0, 0, 0, FIRST, 0)
-        self.term = 1
-        self.applied = 0
-        self.commit = 0
-        self.live: set[int] = set()
+        self.disk = new_disk()
+        self.life = GroupLife(self.random, self.disk)
         self.turn = 0
-
-    def entries(self, start: int, count: int) -> list[Entry]:
-        size = self.random.choice([0, 10, 500, 70_000])
-        return [Entry(i, self.term, 1, i, self.random.randbytes(size)) for i in range(start, start + count)]
 
     def step(self) -> None:
         """One write of a random kind, durable or only noted."""
-        view = self.disk.view(GROUP)
-        last = view.last_index()
-        write = GroupWrite(GROUP)
-        kind = self.random.choice(["append", "append", "append", "cut", "apply", "save", "trim", "install"])
-        if kind == "append":
-            write.entries = self.entries(last + 1, self.random.randint(1, 5))
-        elif kind == "cut" and last > self.commit:
-            self.term += 1
-            write.truncate_from = self.random.randint(self.commit + 1, last)
-            write.entries = self.entries(write.truncate_from, self.random.randint(0, 3))
-        elif kind == "apply":
-            self.commit = self.random.randint(self.commit, last)
-            for index in range(self.applied + 1, self.commit + 1):
-                self.live.add(index)
-            self.applied = self.commit
-            self.live = {index for index in self.live if self.random.random() < 0.8}
-            return
-        elif kind == "save" and self.applied > view.snapshot_meta().index:
-            previous = view.snapshot_meta().index
-            write.checkpoint = SnapshotMeta(self.applied, view.term(self.applied), self.applied, FIRST, 1)
-            rows = [(b"k%d" % self.random.randrange(9), b"%d" % self.applied) for _ in range(3)]
-            write.checkpoint_rows = [
-                (k, v if self.random.random() < 0.7 else None) for k, v in dict(rows).items()
-            ]
-            write.compact_to = previous if previous >= view.first_index() else None
-        elif kind == "trim":
-            compacted = view.first_index() - 1
-            write.trims = [i for i in self.disk.stored_below(GROUP, compacted) if i not in self.live]
-        elif kind == "install":
-            self.install(write, last)
-        if write.entries or write.install is not None:
-            write.hard_state = HardState(self.term, 0, self.commit)
-        self.tell(write)
-
-    def install(self, write: GroupWrite, last: int) -> None:
-        """A leader's state at a higher index, with the rows that this member lacks, in two writes."""
-        self.term += 1
-        index = max(last, self.commit) + self.random.randint(-2, 5)
-        if index <= self.commit:
-            return
-        fresh = [
-            e for e in self.entries(self.applied + 1, index - self.applied) if self.random.random() < 0.5
-        ]
-        self.tell(GroupWrite(GROUP, live_rows=fresh))
-        write.install = SnapshotMeta(index, self.term, index, FIRST, 1)
-        write.install_rows = [(b"k%d" % i, b"new") for i in range(self.random.randrange(9))]
-        write.install_applied = self.applied
-        self.live |= {entry.index for entry in fresh}
-        self.applied = self.commit = index
+        for write in self.life.next_writes():
+            self.tell(write)
 
     def tell(self, write: GroupWrite) -> None:
         self.turn += 1
@@ -98,7 +39,10 @@ class Twins:
             self.compare()
         if self.random.random() < 0.1:
             self.sync()
-            self.harness.close()
+            if self.random.random() < 0.5:
+                self.harness.crash()
+            else:
+                self.harness.close()
             self.harness = Harness(self.path, cache_bytes_max=2000)
             self.disk.crash(0)
             self.compare()
@@ -110,25 +54,15 @@ class Twins:
         self.disk.sync()
 
     def compare(self) -> None:
-        store, disk = self.harness.store, self.disk
-        one, two = store.view(GROUP), disk.view(GROUP)
-        first, last = two.first_index(), two.last_index()
-        assert (one.first_index(), one.last_index()) == (first, last)
-        assert one.initial_state()[0] == two.initial_state()[0]
-        assert [one.term(i) for i in range(first - 1, last + 1)] == [
-            two.term(i) for i in range(first - 1, last + 1)
-        ]
-        if first <= last:
-            assert one.entries(first, last + 1, 1 << 40) == two.entries(first, last + 1, 1 << 40)
-        for index in self.live:
-            assert store.data(GROUP, index) == disk.data(GROUP, index), index
-        assert list(store.rows(GROUP)) == list(disk.rows(GROUP))
-        assert set(disk.stored_below(GROUP, last)) <= set(store.stored_below(GROUP, last))
+        assert_alike(self.harness.store, self.disk)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_store_and_simulated_disk_do_the_same(tmp_path: Path, seed: int) -> None:
-    """Reads of both agree after each write, before and after it is durable, and after a restart."""
+    """Reads of both agree after each write, before and after it is durable, and after a restart.
+
+    The journal is folded all the time, and a restart finds all of it, some of it or nothing of it in LMDB.
+    """
     twins = Twins(tmp_path / "data", seed)
     for _ in range(80):
         twins.step()

@@ -60,7 +60,8 @@ class GroupImage:
             self._save(write.checkpoint, write.checkpoint_rows)
         if write.compact_to is not None:
             assert self.compacted <= write.compact_to <= self.snapshot.index
-            self.compacted_term = self.term(write.compact_to)
+            assert write.compact_term == self.term(write.compact_to)
+            self.compacted_term = write.compact_term
             self.compacted = write.compact_to
         for index in write.trims:
             assert index <= self.compacted

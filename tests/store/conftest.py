@@ -15,6 +15,8 @@ from node.store.writer import Writer
 
 FIRST = Configuration((1, 2, 3))
 MAP_BYTES = 1 << 30
+SEGMENT_BYTES = 64 << 10
+"""Small, so that the ring of the journal turns in most tests."""
 
 
 def entry(index: int, data: bytes = b"data", term: int = 1) -> Entry:
@@ -30,14 +32,23 @@ def entries(lo: int, hi: int, data: bytes = b"data", term: int = 1) -> list[Entr
 class Harness:
     """A store, its writer, and the loop's thread, which is the test."""
 
-    def __init__(self, path: Path, *, cache_bytes_max: int = 1 << 20, sync: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_bytes_max: int = 1 << 20,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync: bool = False,
+    ) -> None:
         self.path = path
-        self.environment = Environment(path, cluster="c", node="n1", sync=sync, map_bytes=MAP_BYTES)
+        self.environment = Environment(
+            path, cluster="c", node="n1", sync=sync, map_bytes=MAP_BYTES, segment_bytes=segment_bytes
+        )
         self.store = LmdbStore(self.environment, cache_bytes_max)
         self.durable: list[int] = []
         self.failures: list[Exception] = []
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
-        self._cache_bytes_max = cache_bytes_max
+        self._options = {"cache_bytes_max": cache_bytes_max, "segment_bytes": segment_bytes}
         self._number = 0
         self.writer = Writer(self.store, self._call_soon, self.durable.append, self.failures.append)
 
@@ -72,10 +83,15 @@ class Harness:
         self.run_calls()
         self.environment.close()
 
+    def crash(self) -> None:
+        """End as if killed: what was appended to the journal stays there, and nothing more is carried into LMDB."""
+        self.writer._folder.abandon()
+        self.close()
+
     def reopen(self) -> "Harness":
         """The same directory in a new life."""
         self.close()
-        return Harness(self.path, cache_bytes_max=self._cache_bytes_max)
+        return Harness(self.path, **self._options)
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from cluster.ports import GroupWrite
 from cluster.types import HardState
 from node.store.environment import Environment
 from node.store.errors import StoreError
-from tests.store.conftest import FIRST, MAP_BYTES, Harness, entries
+from tests.store.conftest import FIRST, MAP_BYTES, SEGMENT_BYTES, Harness, entries, entry
 
 
 def opened(
     path: Path, cluster: str = "c", node: str = "n1", now_ms: int = 1000, *, sync: bool = True
 ) -> Environment:
-    return Environment(path, cluster=cluster, node=node, now_ms=now_ms, sync=sync, map_bytes=MAP_BYTES)
+    sizes = {"map_bytes": MAP_BYTES, "segment_bytes": SEGMENT_BYTES}
+    return Environment(path, cluster=cluster, node=node, now_ms=now_ms, sync=sync, **sizes)
 
 
 def test_boot_epoch_rises_at_every_open_even_if_the_clock_falls(tmp_path: Path) -> None:
@@ -92,29 +93,41 @@ def test_used_bytes_follow_what_is_stored_and_free_bytes_the_rest(harness: Harne
     """Alarms and trims go by these: deleting gives room back although the file stays as large."""
     empty_used, empty_free = harness.environment.used_bytes(), harness.environment.free_bytes()
     harness.write(GroupWrite(1, entries=entries(1, 101, b"x" * 100_000), hard_state=HardState(1, 1, 100)))
+    assert harness.environment.free_bytes() < empty_free - 9_000_000
+    assert 10_000_000 < harness.store.log_bytes(1) < 11_000_000
+    harness = harness.reopen()
     full_used, full_free = harness.environment.used_bytes(), harness.environment.free_bytes()
     assert 10_000_000 < full_used - empty_used < 12_000_000
     assert full_free < empty_free - 9_000_000
-    harness.write(GroupWrite(1, compact_to=99, trims=list(range(1, 99))))
+    assert 10_000_000 < harness.store.log_bytes(1) < 11_000_000
+    harness.write(GroupWrite(1, compact_to=99, compact_term=1, trims=list(range(1, 99))))
+    harness = harness.reopen()
     assert harness.environment.used_bytes() < empty_used + 500_000
     assert harness.environment.file_bytes() > 10_000_000
+    harness.close()
 
 
 def test_full_map_is_a_failure_told_apart_and_nothing_follows(tmp_path: Path) -> None:
-    """The writer reports once; a turn that comes after is never durable."""
-    environment = Environment(tmp_path, cluster="c", node="n1", sync=False, map_bytes=1 << 20)
-    environment.close()
+    """When LMDB cannot take what the journal holds, the writer reports once, and no later turn is durable."""
     harness = Harness(tmp_path, sync=False)
-    harness.environment.lmdb.set_mapsize(1 << 20)
     harness.store.form(1, FIRST)
-    harness.write(GroupWrite(1, entries=entries(1, 50, b"x" * 100_000)))
+    harness.environment.lmdb.set_mapsize(1 << 20)
+    turn = 0
+    while not harness.failures:
+        turn += 1
+        harness.write(GroupWrite(1, entries=[entry(turn, b"x" * 60_000)], hard_state=HardState(1, 1, turn)))
+        assert turn < 100
+    durable = harness.durable[-1]
     number = harness.note(GroupWrite(1, hard_state=HardState(1, 1, 1)))
     harness.writer.submit(number, [GroupWrite(1, hard_state=HardState(1, 1, 1))])
     harness.close()
-    assert harness.durable == []
+    assert harness.durable[-1] == durable
     assert len(harness.failures) == 1
     assert isinstance(harness.failures[0], StoreError)
     assert "MDB_MAP_FULL" in str(harness.failures[0])
+    again = Harness(tmp_path)
+    assert again.store.view(1).last_index() >= durable
+    again.close()
 
 
 def test_file_size_limit_is_a_failure(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_overlay_shows_writes_that_are_not_durable(harness: Harness) -> None:
     assert harness.store.data(1, 50) == b"live"
 
 
+def test_overlay_shows_the_newest_while_an_older_write_becomes_durable(harness: Harness) -> None:
+    """The place of a row is for reads of what was written with it, not of what came over it since."""
+    older = GroupWrite(1, entries=[entry(1, b"old")], live_rows=[entry(50, b"old")])
+    newer = GroupWrite(1, truncate_from=1, entries=[entry(1, b"new", 2)], live_rows=[entry(50, b"new")])
+    numbers = [harness.note(older), harness.note(newer)]
+    for number, write in zip(numbers, (older, newer), strict=True):
+        assert (harness.store.data(1, 1), harness.store.data(1, 50)) == (b"new", b"new")
+        harness.writer.submit(number, [write])
+        harness.run_calls(timeout_s=5)
+    assert (harness.store.data(1, 1), harness.store.data(1, 50)) == (b"new", b"new")
+
+
 def test_overlay_hides_truncated_rows_before_they_are_gone(harness: Harness) -> None:
     """What a truncation deletes must not be read back from disk while the deletion is on its way."""
     harness.write(GroupWrite(1, entries=entries(1, 6)))
@@ -147,7 +159,7 @@ def test_compaction_hides_entries_from_raft_but_keeps_their_rows(harness: Harnes
     harness.write(
         GroupWrite(1, entries=[*entries(1, 5), *entries(5, 9, term=2)], hard_state=HardState(2, 0, 8))
     )
-    harness.write(GroupWrite(1, checkpoint=snapshot(8, 2), compact_to=6))
+    harness.write(GroupWrite(1, checkpoint=snapshot(8, 2), compact_to=6, compact_term=2))
     current = harness
     for reopened in (False, True):
         current = harness.reopen() if reopened else harness
@@ -166,7 +178,7 @@ def test_trims_go_in_bounded_steps_until_all_are_done(harness: Harness) -> None:
     """More trims than one transaction takes: the rest follows without another turn."""
     harness.write(GroupWrite(1, entries=entries(1, 3001), hard_state=HardState(1, 0, 3000)))
     trims = [index for index in range(1, 3000) if index % 3]
-    harness.write(GroupWrite(1, checkpoint=snapshot(3000), compact_to=2999, trims=trims))
+    harness.write(GroupWrite(1, checkpoint=snapshot(3000), compact_to=2999, compact_term=1, trims=trims))
     again = harness.reopen()
     assert list(again.store.stored_below(1, 2999)) == [index for index in range(1, 3000) if not index % 3]
     with pytest.raises(KeyError):
@@ -219,6 +231,7 @@ def test_cache_gives_fresh_entries_and_stays_bounded(harness: Harness) -> None:
 def test_corrupt_entry_is_found_and_named(harness: Harness, spoil: str) -> None:
     """LMDB checks nothing: a flipped bit or a row in the wrong place must not become a message."""
     harness.write(GroupWrite(1, entries=entries(1, 4, b"x" * 100)))
+    harness = harness.reopen()
     log = harness.environment.log(1)
     with harness.environment.lmdb.begin(write=True) as txn:
         row = bytearray(txn.get(keys.log_key(2), db=log))
@@ -236,6 +249,7 @@ def test_corrupt_entry_is_found_and_named(harness: Harness, spoil: str) -> None:
 def test_lost_committed_entries_stop_the_group(harness: Harness) -> None:
     """A replica that lost its log must not vote: better not to start."""
     harness.write(GroupWrite(1, entries=entries(1, 4), hard_state=HardState(1, 0, 3)))
+    harness = harness.reopen()
     with harness.environment.lmdb.begin(write=True) as txn:
         txn.delete(keys.log_key(3), db=harness.environment.log(1))
     with pytest.raises(StoreError, match="group 1: the log ends at 2"):
@@ -261,7 +275,7 @@ def test_random_turns_read_like_a_list(harness: Harness) -> None:
         ]
         model += write.entries
         if draw.random() < 0.1 and len(model) > 1:
-            write.compact_to = compacted + 1
+            write.compact_to, write.compact_term = compacted + 1, model[0].term
             del model[0]
             compacted += 1
         waiting.append((harness.note(write), write))

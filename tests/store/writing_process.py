@@ -15,6 +15,8 @@ from node.store.log_store import LmdbStore
 from node.store.writer import Writer
 
 TURNS_UNDER_WAY = 3
+SEGMENT_BYTES = 256 << 10
+"""Small, so that the ring of the journal turns, and what it holds is carried into LMDB all the time."""
 
 
 def turn_data(number: int) -> bytes:
@@ -24,7 +26,9 @@ def turn_data(number: int) -> bytes:
 def main() -> None:
     path, sync = sys.argv[1], sys.argv[2] == "sync"
     turns = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 40
-    environment = Environment(path, cluster="c", node="n1", sync=sync, map_bytes=1 << 32)
+    environment = Environment(
+        path, cluster="c", node="n1", sync=sync, map_bytes=1 << 32, segment_bytes=SEGMENT_BYTES
+    )
     store = LmdbStore(environment)
     for group in (1, 2):
         store.form(group, Configuration((1,)))
