@@ -17,7 +17,7 @@ from integration.harness import HOST, Cluster, wait_for
 from integration.nothing_lost import connected
 
 END_S_MAX = 20.0
-DISK = "20m"
+DISK = "120m"
 
 
 def warren(*arguments: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -188,7 +188,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path) -> None:
             group = cluster.group_of("full-disk")
             channel.confirm_delivery()
             for number in range(400):
-                body = b"%d:" % number + b"x" * 100_000
+                body = b"%d:" % number + b"x" * 300_000
                 channel.basic_publish("", "full-disk", body, pika.BasicProperties(delivery_mode=2))
                 confirmed.append(body)
         assert wait_for(lambda: not victim.is_running, 30), "the node with the full disk still runs"
