@@ -1,4 +1,4 @@
-"""The journal: a ring of files in front of LMDB; a turn is durable once its record is here (ADR 11).
+"""The journal: a ring of files in front of LMDB; a turn is durable once its record is here (ADR 13).
 
 Records stand one behind the other, each on whole blocks, so that a write that was torn never touched an earlier
 one. Segments are filled with zeros once and then written again and again: an append changes no size and no
