@@ -14,6 +14,8 @@ from cluster.snapshot import STALLED_MS_MAX, SnapshotReceiver, SnapshotSender
 
 SENDERS_MAX = 2
 """Transfers from one node at a time: each reads from the disk that also serves clients."""
+PUT_OFF_MS_MAX = 3_000
+"""A member that found the leader busy with a checkpoint asks again after a heartbeat; so long no new one begins."""
 
 
 class Transfers:
@@ -35,6 +37,7 @@ class Transfers:
         self._dispatch = dispatch
         self._senders: dict[tuple[int, int], SnapshotSender] = {}
         self._receivers: dict[int, SnapshotReceiver] = {}
+        self._put_off: dict[int, int] = {}  # group: when a member had to wait for its checkpoint
         self._begun = 0
 
     def offer(self, group: Group, peer: int, now_ms: int) -> None:
@@ -43,8 +46,13 @@ class Transfers:
         if key in self._senders:
             return
         if len(self._senders) >= SENDERS_MAX or group.busy:
+            if group.busy:
+                # On a slow disk one checkpoint may follow the other: then no member that lags would ever be served.
+                self._put_off[group.id] = now_ms
+                group.held = True
             group.raft.report_snapshot(peer, ok=False)
             return
+        self._put_off.pop(group.id, None)
         meta = group.checkpoint_meta
         self._begun += 1
         self._senders[key] = SnapshotSender(group.id, peer, group.raft.term, meta, self._begun, now_ms)
@@ -122,9 +130,12 @@ class Transfers:
     def _end(self, key: tuple[int, int], *, ok: bool) -> None:
         del self._senders[key]
         group = self._groups[key[0]]
-        group.held = any(gid == key[0] for gid, _ in self._senders)
+        self._let_go(key[0])
         group.raft.report_snapshot(key[1], ok=ok)
         group.touch()
+
+    def _let_go(self, gid: int) -> None:
+        self._groups[gid].held = gid in self._put_off or any(group == gid for group, _ in self._senders)
 
     def drop_peer(self, node: int) -> None:
         """A peer has a new process: what was under way to its old one is void."""
@@ -138,3 +149,8 @@ class Transfers:
             stalled = now_ms - sender.moved_at_ms > STALLED_MS_MAX
             if stalled or group.raft.term != sender.term or not group.raft.is_leader:
                 self._end(key, ok=False)
+        for gid, put_off_ms in list(self._put_off.items()):
+            if now_ms - put_off_ms > PUT_OFF_MS_MAX:
+                del self._put_off[gid]
+                self._let_go(gid)
+                self._groups[gid].touch()

@@ -195,18 +195,17 @@ def settle(consumer: int, ranges: Sequence[Range]) -> Parts:
     return _command(Kind.SETTLE, _SETTLE.pack(consumer, len(ranges)) + _pack_ranges(ranges))
 
 
-def give_back(consumer: int, ranges: Sequence[Range], *, failed: bool, seen: bool = True) -> Parts:
+def give_back(consumer: int, ranges: Sequence[Range], *, failed: bool) -> Parts:
     """These deliveries are ready again, in their old place, and count as redelivered.
 
     Args:
         consumer: who holds them.
         ranges: delivery ids.
         failed: the delivery counts as a failed attempt (it will count towards the delivery limit).
-        seen: False: they were assigned but never sent to the client, so they do not count as delivered.
     """
     return _command(
         Kind.GIVE_BACK,
-        _GIVE_BACK.pack(consumer, failed | (not seen) << 1, len(ranges)) + _pack_ranges(ranges),
+        _GIVE_BACK.pack(consumer, failed, len(ranges)) + _pack_ranges(ranges),
     )
 
 
@@ -360,12 +359,12 @@ def decode_settle(data: bytes, body: int, end: int) -> tuple[int, tuple[int, ...
     return consumer, _unpack_ranges(data, body + _SETTLE.size, end, count)
 
 
-def decode_give_back(data: bytes, body: int, end: int) -> tuple[int, bool, bool, tuple[int, ...]]:
-    """Return (consumer, failed, seen, first and last id of each range, flat)."""
+def decode_give_back(data: bytes, body: int, end: int) -> tuple[int, bool, tuple[int, ...]]:
+    """Return (consumer, failed, first and last id of each range, flat)."""
     if end - body < _GIVE_BACK.size:
         raise MalformedCommand
-    consumer, flags, count = _GIVE_BACK.unpack_from(data, body)
-    return consumer, bool(flags & 1), not flags & 2, _unpack_ranges(data, body + _GIVE_BACK.size, end, count)
+    consumer, failed, count = _GIVE_BACK.unpack_from(data, body)
+    return consumer, bool(failed), _unpack_ranges(data, body + _GIVE_BACK.size, end, count)
 
 
 def _command(kind: Kind, body: bytes) -> Parts:

@@ -289,12 +289,12 @@ class QueueMachine:
         self._assign(queue)
 
     def _give_back(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        number, failed, seen, ranges = commands.decode_give_back(data, body, end)
+        number, failed, ranges = commands.decode_give_back(data, body, end)
         found = self._consumers.get((meta.origin, number))
         if found is None:
             return
         consumer, queue = found
-        queue.give_back(self._release(consumer, queue, ranges), failed=failed, seen=seen)
+        queue.give_back(self._release(consumer, queue, ranges), failed=failed)
         self._let_go(consumer, queue)
         self._assign(queue)
 

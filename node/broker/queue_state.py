@@ -195,11 +195,11 @@ class Queue:
         self.ready_count -= run[3]
         return run
 
-    def give_back(self, runs: list[Run], *, failed: bool, seen: bool = True) -> None:
-        """Make released runs ready again in their old order, with one more return if seen (and failure)."""
+    def give_back(self, runs: list[Run], *, failed: bool) -> None:
+        """Make released runs ready again in their old order, with one more return (and failure)."""
         if not runs:
             return
-        batch = _joined(sorted([_attempted(run, failed) for run in runs] if seen else runs))
+        batch = _joined(sorted([_attempted(run, failed) for run in runs]))
         for run in batch:
             self.ready_count += run[3]
         place = _place(self.returned, batch[-1])

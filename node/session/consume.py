@@ -33,11 +33,14 @@ def recover(channel: "ChannelSession", method: methods.BasicRecover | methods.Ba
     if not method.requeue:
         raise AmqpNotImplemented("requeue=false")
     submit = channel.session.node.submit
-    for consumer, ranges in by_consumer(channel.amqp.take_all()).items():
+    returned = by_consumer(channel.amqp.take_all())
+    for consumer, ranges in returned.items():
         submit(channel.holders[consumer], commands.give_back(consumer, ranges, failed=False))
-        let_go(channel.session, consumer, ranges)
     if isinstance(method, methods.BasicRecover):
         channel.send(methods.BasicRecoverOk())
+    # Only now: what a client gets before the answer, it takes for returned.
+    for consumer, ranges in returned.items():
+        let_go(channel.session, consumer, ranges)
 
 
 def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
@@ -95,9 +98,7 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
         if consumer.backlog:
             # Assigned and never sent: the client must not get them after cancel-ok.
             ranges = [(piece.first_id, piece.first_id + piece.count - 1) for piece in consumer.backlog]
-            session.node.submit(
-                consumer.group, commands.give_back(consumer.id, ranges, failed=False, seen=False)
-            )
+            session.node.submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
             consumer.backlog.clear()
         channel.forget_holders()
     if not method.no_wait:

@@ -10,6 +10,7 @@ from cluster.machine import Meta, Row
 from cluster.memory import MemoryGroup
 from cluster.origin import UNAPPLIED_BYTES_MAX, OriginStream
 from cluster.raft.rpc import RequestVote, VoteReply
+from cluster.transfers import PUT_OFF_MS_MAX
 from cluster.types import MEMORY_GROUP, Configuration, GroupId
 from tests.sim.disk import Disk
 
@@ -212,3 +213,32 @@ def test_a_slow_disk_does_not_begin_the_election_anew() -> None:
         host.receive(Envelope(1, START_MS, START_MS, list(replies)))
     assert host.groups[1].raft.is_leader
     assert host.groups[1].raft.term == 1
+
+
+def test_a_busy_leader_begins_no_checkpoint_before_a_member_that_lags_was_served() -> None:
+    """On a slow disk one checkpoint followed the other, and a member that needed a snapshot was never offered one."""
+    one = OneHost()
+    one.begin()
+    group = one.host.groups[1]
+    group.busy = True
+    one.host._transfers.offer(group, 2, one.now_ms)
+    assert group.held
+    assert not one.host._transfers.is_sending
+    group.saved()
+    one.host._transfers.offer(group, 2, one.now_ms)
+    assert one.host._transfers.is_sending
+    one.host._transfers.drop_peer(2)
+    assert not group.held
+
+
+def test_a_member_that_does_not_ask_again_holds_up_no_checkpoint_for_long() -> None:
+    one = OneHost()
+    one.begin()
+    group = one.host.groups[1]
+    group.busy = True
+    one.host._transfers.offer(group, 2, one.now_ms)
+    group.saved()
+    one.host._transfers.drop_stalled(one.now_ms + PUT_OFF_MS_MAX)
+    assert group.held
+    one.host._transfers.drop_stalled(one.now_ms + PUT_OFF_MS_MAX + 1)
+    assert not group.held

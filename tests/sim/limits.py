@@ -42,6 +42,7 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (cluster.snapshot, "PART_BYTES_MAX", (1, 300, 1 << 20)),
     (cluster.snapshot, "PARTS_UNDER_WAY_MAX", (1, 4)),
     (cluster.transfers, "STALLED_MS_MAX", (300, 10_000)),
+    (cluster.transfers, "PUT_OFF_MS_MAX", (500, 3_000)),
     (cluster.transfers, "SENDERS_MAX", (1, 2)),
     (cluster.raft.log, "TAIL_BYTES_MAX", (0, 300, 4 << 20)),
     (node.broker.queue, "NO_ACK_WINDOW", (1, 10, 2_000)),

@@ -328,8 +328,8 @@ def apply_looks_at_the_clock(patch: Patch) -> None:
     """Whether a returned message counts as failed depends on the time at which a replica applies."""
     original = Queue.give_back
 
-    def give_back(which: Any, runs: Any, *, failed: bool, seen: bool = True) -> None:
-        original(which, runs, failed=failed and time.perf_counter_ns() % 2 == 0, seen=seen)
+    def give_back(which: Any, runs: Any, *, failed: bool) -> None:
+        original(which, runs, failed=failed and time.perf_counter_ns() % 2 == 0)
 
     patch.setattr(Queue, "give_back", give_back)
 
@@ -350,7 +350,7 @@ def unknown_commands_are_passed_over(patch: Patch) -> None:
 def returned_messages_go_to_the_end(patch: Patch) -> None:
     """A requeued message is put behind the others, as if it were new."""
 
-    def give_back(which: Any, runs: Any, *, failed: bool, seen: bool = True) -> None:
+    def give_back(which: Any, runs: Any, *, failed: bool) -> None:
         for run in runs:
             which.put(run)
 
