@@ -23,6 +23,9 @@ BATCH_BYTES_MAX = 256 * 1024
 A single command may be larger and then stands alone."""
 TURNS_UNDER_WAY_MAX = 2
 """Turns whose batches are not applied yet. More would only make batches smaller: what comes meanwhile is gathered."""
+BATCH_BESIDE_BYTES_MIN = 16 * 1024
+"""What was gathered while a turn is under way waits for its end unless it is so much: a round of consensus costs as much
+for one message as for a hundred, and on a busy node two small ones at once make both slower."""
 UNAPPLIED_BYTES_MAX = 8 * 1024 * 1024
 """Formed batches of one stream that are not applied yet: what a leader may hold of one node and group."""
 
@@ -69,7 +72,10 @@ class OriginStream:
     @property
     def can_form(self) -> bool:
         """Whether `form` would make batches now."""
-        return self._is_urgent and self._turns_under_way < TURNS_UNDER_WAY_MAX
+        if not self._turns_under_way:
+            return self._is_urgent
+        is_worth_it = self._is_urgent and self._bytes >= BATCH_BESIDE_BYTES_MIN
+        return is_worth_it and self._turns_under_way < TURNS_UNDER_WAY_MAX
 
     def hurry(self) -> None:
         """What was gathered has waited long enough, or somebody waits for it now."""

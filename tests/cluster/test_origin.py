@@ -1,6 +1,6 @@
 """The sending end of a stream: which commands make a batch, and which only ride along."""
 
-from cluster.origin import HEADER, TURNS_UNDER_WAY_MAX, OriginStream
+from cluster.origin import BATCH_BESIDE_BYTES_MIN, HEADER, TURNS_UNDER_WAY_MAX, OriginStream
 
 
 def stream() -> OriginStream:
@@ -46,20 +46,31 @@ def test_a_bounded_number_of_turns_is_under_way() -> None:
         made.submit((bytes(200_000),))
         made.submit((bytes(200_000),))
         assert len(made.form(turn)) == 2
-    made.submit((b"z",))
+    made.submit((bytes(BATCH_BESIDE_BYTES_MIN),))
     assert not made.can_form
     made.accept_applied(1)
     assert not made.can_form
     made.accept_applied(2)
     assert made.can_form
-    made.accept_applied(4)
-    assert commands_of(made, 9) == [b"z"]
+
+
+def test_few_commands_wait_for_the_turn_under_way() -> None:
+    """A round costs as much for one message as for a hundred; what is much does not wait."""
+    made = stream()
+    made.submit((b"a",))
+    made.form(1)
+    made.submit((bytes(BATCH_BESIDE_BYTES_MIN - 1),))
+    assert not made.can_form
+    made.submit((b"z",))
+    assert made.can_form
+    made.accept_applied(1)
+    assert made.can_form
 
 
 def test_a_new_epoch_forgets_what_was_under_way() -> None:
     made = stream()
     for turn in range(1, TURNS_UNDER_WAY_MAX + 1):
-        made.submit((b"a",))
+        made.submit((bytes(BATCH_BESIDE_BYTES_MIN),))
         made.form(turn)
     made.restart()
     assert not made.can_form

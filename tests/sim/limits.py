@@ -32,6 +32,7 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (cluster.group, "TRIMS_MAX", (1, 5, 512)),
     (cluster.group, "BARRIER_RETRY_MS", (100, 500)),
     (cluster.origin, "BATCH_BYTES_MAX", (200, 2_000, 256 * 1024)),
+    (cluster.origin, "BATCH_BESIDE_BYTES_MIN", (0, 200, 16 * 1024)),
     (cluster.origin, "TURNS_UNDER_WAY_MAX", (1, 2, 6)),
     (cluster.origin, "UNAPPLIED_BYTES_MAX", (500, 8 << 20)),
     (cluster.host, "RESEND_MS", (100, 400, 1_000)),
