@@ -24,8 +24,8 @@ A single command may be larger and then stands alone."""
 TURNS_UNDER_WAY_MAX = 2
 """Turns whose batches are not applied yet. More would only make batches smaller: what comes meanwhile is gathered."""
 BATCH_BESIDE_BYTES_MIN = 16 * 1024
-"""What was gathered while a turn is under way waits for its end unless it is so much: a round of consensus costs as much
-for one message as for a hundred, and on a busy node two small ones at once make both slower."""
+"""What was gathered while a turn is under way waits for its end unless it is so much: a round of consensus costs
+as much for one message as for a hundred, and on a busy node two small ones at once make both slower."""
 UNAPPLIED_BYTES_MAX = 8 * 1024 * 1024
 """Formed batches of one stream that are not applied yet: what a leader may hold of one node and group."""
 
@@ -119,8 +119,9 @@ class OriginStream:
             self.next_seq += 1
             self._unapplied_bytes += len(data)
             start, start_bytes, done = end, end_bytes, last + 1
+        if formed and not (self.pending and self.pending[-1].turn == turn):
+            self._turns_under_way += 1
         self.pending.extend(formed)
-        self._turns_under_way += bool(formed)
         if done == count:
             self._parts, self._ends, self._bytes = [], [], 0
             self._is_urgent = False

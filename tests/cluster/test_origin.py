@@ -54,6 +54,18 @@ def test_a_bounded_number_of_turns_is_under_way() -> None:
     assert made.can_form
 
 
+def test_a_turn_that_forms_twice_counts_once() -> None:
+    """A turn has two passes: what the first applied makes room for a batch in the second."""
+    made = stream()
+    made.submit((bytes(BATCH_BESIDE_BYTES_MIN),))
+    made.form(1)
+    made.submit((bytes(BATCH_BESIDE_BYTES_MIN),))
+    assert len(made.form(1)) == 1
+    made.accept_applied(2)
+    made.submit((b"a",))
+    assert made.can_form
+
+
 def test_few_commands_wait_for_the_turn_under_way() -> None:
     """A round costs as much for one message as for a hundred; what is much does not wait."""
     made = stream()
