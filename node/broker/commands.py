@@ -29,6 +29,8 @@ CONFIG_VERSION = 1
 _HEAD = struct.Struct(">BI")
 _ENQUEUE = struct.Struct(">BIQIH")
 _ENQUEUE_BODY = struct.Struct(">QIH")
+_OPTIONS = struct.Struct(">BqqqQQH")
+_OPTIONS_LENGTH = struct.Struct(">I")
 _UID_BYTES = 8
 _RECORD_BYTES_MIN = 8  # the two length fields of a packed record
 _TICKET = struct.Struct(">Q")
@@ -59,12 +61,14 @@ class Kind(IntEnum):
     CLOSE_SESSION = 11
     TICK = 12
     ENQUEUE = 13
+    ENQUEUE_WITH = 14
 
 
 # An attribute of an enum costs a lookup, and these are asked for with each command.
 _KIND_MIN = int(min(Kind))
+_KIND_MAX = int(max(Kind))
 _KIND_ENQUEUE = int(Kind.ENQUEUE)
-assert max(Kind) == _KIND_ENQUEUE
+_KIND_ENQUEUE_WITH = int(Kind.ENQUEUE_WITH)
 
 
 class MalformedCommand(ValueError):
@@ -106,6 +110,28 @@ class QueueConfig(NamedTuple):
         return cls(bool(flags & 1), bool(flags & 2), bool(flags & 4), data[2:])
 
 
+class Options(NamedTuple):
+    """What the properties of messages ask of their queues; the same for all messages of a command.
+
+    Args:
+        priority: 0 to 255; a queue without priorities ignores it.
+        ttl_ms: the message's own time to live, -1: none.
+        delay_ms: how long the message is kept back, 0: not at all.
+        deliver_at_ms: when it may be delivered, in milliseconds since the epoch; 0: at once. The later one counts.
+        source_uid: of a dead letter: the queue that it comes from, 0: this is none.
+        source_seq: of a dead letter: its number in that queue, rising; one that does not rise came before.
+        dedup_ids: x-dedup-id of each message, or empty; at most 255 bytes each.
+    """
+
+    priority: int = 0
+    ttl_ms: int = -1
+    delay_ms: int = 0
+    deliver_at_ms: int = 0
+    source_uid: int = 0
+    source_seq: int = 0
+    dedup_ids: tuple[bytes, ...] = ()
+
+
 # --- encoders: what a node submits -------------------------------------------------------------------
 
 
@@ -133,6 +159,20 @@ def enqueue(ticket: int, uids: bytes, count: int, packed: Iterable[bytes]) -> Pa
         body_bytes += len(piece)
     head = _ENQUEUE.pack(_KIND_ENQUEUE, body_bytes, ticket, count, len(uids) // _UID_BYTES)
     return head + uids, *packed
+
+
+def enqueue_with(ticket: int, uids: bytes, count: int, packed: Iterable[bytes], options: Options) -> Parts:
+    """As `enqueue`, for messages that ask something of their queues.
+
+    Both reply with `effects.Refused` where a full queue refused messages.
+    """
+    dedup = b"".join([bytes((len(name),)) + name for name in options.dedup_ids])
+    extra = _OPTIONS.pack(*options[:6], len(options.dedup_ids)) + dedup
+    body_bytes = _ENQUEUE_BODY.size + len(uids) + _OPTIONS_LENGTH.size + len(extra)
+    for piece in packed:
+        body_bytes += len(piece)
+    head = _ENQUEUE.pack(_KIND_ENQUEUE_WITH, body_bytes, ticket, count, len(uids) // _UID_BYTES)
+    return head + uids + _OPTIONS_LENGTH.pack(len(extra)) + extra, *packed
 
 
 def create_queue(ticket: int, uid: int, config: bytes) -> Parts:
@@ -252,7 +292,7 @@ def frames(data: bytes, offset: int) -> list[tuple[int, int, int, int]]:
     size = len(data)
     unpack = _HEAD.unpack_from
     while offset < size:
-        if not _KIND_MIN <= data[offset] <= _KIND_ENQUEUE:
+        if not _KIND_MIN <= data[offset] <= _KIND_MAX:
             msg = f"command kind {data[offset]} at offset {offset}"
             raise UnknownCommand(msg)
         if size - offset < _HEAD.size:
@@ -277,11 +317,14 @@ def enqueue_layout(data: bytes, command_offset: int) -> tuple[int, int]:
     Raises:
         MalformedCommand: there is no enqueue command at that offset.
     """
-    if len(data) - command_offset < _ENQUEUE.size or data[command_offset] != _KIND_ENQUEUE:
+    kind = data[command_offset] if len(data) - command_offset >= _ENQUEUE.size else 0
+    if kind not in (_KIND_ENQUEUE, _KIND_ENQUEUE_WITH):
         msg = f"no enqueue command at offset {command_offset}"
         raise MalformedCommand(msg)
     _, length, _, count, queues = _ENQUEUE.unpack_from(data, command_offset)
     records = command_offset + _ENQUEUE.size + _UID_BYTES * queues
+    if kind == _KIND_ENQUEUE_WITH:
+        records += _OPTIONS_LENGTH.size + _OPTIONS_LENGTH.unpack_from(data, records)[0]
     if records + count * _RECORD_BYTES_MIN > command_offset + _HEAD.size + length or not count:
         msg = f"enqueue command at offset {command_offset} does not add up"
         raise MalformedCommand(msg)
@@ -309,6 +352,28 @@ def decode_enqueue(data: bytes, body: int, end: int) -> tuple[int, int, tuple[in
     if queues == 1:
         return ticket, count, _TICKET.unpack_from(data, first_uid)
     return ticket, count, struct.unpack_from(f">{queues}Q", data, first_uid)
+
+
+def decode_enqueue_with(data: bytes, body: int, end: int) -> tuple[int, int, tuple[int, ...], Options]:
+    """Return (ticket, count, uids, options)."""
+    ticket, count, uids = decode_enqueue(data, body, end)
+    at = body + _ENQUEUE_BODY.size + _UID_BYTES * len(uids)
+    start = at + _OPTIONS_LENGTH.size
+    if start + _OPTIONS.size > end:
+        raise MalformedCommand
+    stop = start + _OPTIONS_LENGTH.unpack_from(data, at)[0]
+    *fixed, names = _OPTIONS.unpack_from(data, start)
+    at = start + _OPTIONS.size
+    dedup_ids = []
+    if names not in (0, count) or stop + count * _RECORD_BYTES_MIN > end:
+        raise MalformedCommand
+    for _ in range(names):
+        first = at + 1
+        at = first + data[at] if at < stop else end
+        dedup_ids.append(data[first:at])
+    if at != stop:
+        raise MalformedCommand
+    return ticket, count, uids, Options(*fixed, tuple(dedup_ids))
 
 
 def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:

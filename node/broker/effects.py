@@ -19,6 +19,16 @@ class Refusal(Enum):
     DUPLICATE = "duplicate"  # attach or get: the consumer id is taken
 
 
+class Refused(NamedTuple):
+    """Full queues refused messages of an enqueue (x-overflow); they are to be nacked.
+
+    Args:
+        ranges: first and last number of refused messages within the command, from 0, ascending.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+
+
 class Slice(NamedTuple):
     """Consecutive messages of one run, delivered to one consumer.
 
@@ -46,7 +56,8 @@ class Reply(NamedTuple):
     Args:
         ticket: as in the command.
         value: of a queue group: None (done; get: the queue is empty), a `Refusal`, a `GetResult` (get), a
-            message count (delete_queue, purge), or the number of missing queues (enqueue; 0: all took it).
+            message count (delete_queue, purge), or the number of missing queues (enqueue; 0: all took it) or
+            `Refused`.
     """
 
     ticket: int
