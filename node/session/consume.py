@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from node.broker import commands
+from node.broker.arguments import queue_type
 from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
 from node.broker.queue import NO_ACK_WINDOW
-from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed
+from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed, ResourceLocked
 from node.session.deliver import Consumer, send_got, window_of
 from node.session.rules import check_access, ensure, find_queue, made_name, queue_name, refused
 from node.session.script import Script
@@ -53,7 +54,7 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
         raise NotAllowed(f"attempt to reuse consumer tag '{tag}'")
     priority = _priority(channel, method, name)
     record = yield from find_queue(channel, name)
-    ensure(session, record)
+    ensure(session.shared, record)
     window = NO_ACK_WINDOW if method.no_ack else window_of(channel.prefetch)
     consumer = Consumer(
         session.node.next_id(),
@@ -111,7 +112,12 @@ def get(channel: "ChannelSession", method: methods.BasicGet) -> Script:
     name = queue_name(channel, method.queue)
     check_access(session, "read", "queue", name)
     record = yield from find_queue(channel, name)
-    ensure(session, record)
+    if record.arguments.get("x-single-active-consumer") is True:
+        raise ResourceLocked(
+            f"cannot obtain access to locked {resource_name('queue', name, session.vhost)}. basic.get operations "
+            f"are not supported by {queue_type(record.arguments)} queues with single active consumer"
+        )
+    ensure(session.shared, record)
     holder = channel.getters.get(record.uid)
     if holder is None:
         holder = channel.getters[record.uid] = session.node.next_id()

@@ -20,7 +20,7 @@ from cluster.raft.log import RaftLog
 from cluster.raft.ready import Role
 from cluster.raft.rpc import AppendEntries, InstallSnapshot
 from cluster.snapshot import SnapshotSender
-from node.broker import commands, queue, queue_state
+from node.broker import commands, commands_read, consumer, queue, queue_base
 from node.broker.queue_state import Queue
 from node.session import publish as publish_module
 from node.session.consume import forget
@@ -314,14 +314,14 @@ def memory_batches_are_not_sent_again(patch: Patch) -> None:
 
 def consumers_stand_in_no_order(patch: Patch) -> None:
     """A set instead of a line: which consumer is served depends on where objects lie in memory."""
-    original = queue.assign
+    original = queue_base.assign
 
     def assign(which: Queue, slices_max: int, assigned: Any) -> int:
         for priority, line in which.service.items():
             which.service[priority] = deque(sorted(line, key=lambda consumer: hash(id(consumer)) % 997))
         return original(which, slices_max, assigned)
 
-    patch.setattr(queue, "assign", assign)
+    patch.setattr(queue_base, "assign", assign)
 
 
 def apply_looks_at_the_clock(patch: Patch) -> None:
@@ -336,7 +336,7 @@ def apply_looks_at_the_clock(patch: Patch) -> None:
 
 def unknown_commands_are_passed_over(patch: Patch) -> None:
     """A replica that does not know a newer command goes on without it."""
-    original = commands.frames
+    original = commands_read.frames
 
     def frames(data: bytes, offset: int) -> Any:
         try:
@@ -369,12 +369,12 @@ def windows_are_passed_by_one(patch: Patch) -> None:
 
 def a_settled_range_is_one_too_long(patch: Patch) -> None:
     """Acks up to n settle n + 1 as well."""
-    original = queue_state.Consumer.release
+    original = consumer.Consumer.release
 
     def release(consumer: Any, first: int, last: int) -> Any:
         return original(consumer, first, last + (last < consumer.next_id - 1))
 
-    patch.setattr(queue_state.Consumer, "release", release)
+    patch.setattr(consumer.Consumer, "release", release)
 
 
 # -- the sessions -------------------------------------------------------------------------------------------
