@@ -19,10 +19,10 @@ import cluster.origin
 import cluster.raft.log
 import cluster.snapshot
 import cluster.transfers
+import node.broker.consumer
 import node.broker.queue
 import node.broker.queue_base
 import node.broker.queue_rows
-import node.broker.consumer
 import node.session.deliver
 import node.session.locator
 import node.session.plans
