@@ -20,7 +20,7 @@ from cluster.raft.log import RaftLog
 from cluster.raft.ready import Role
 from cluster.raft.rpc import AppendEntries, InstallSnapshot
 from cluster.snapshot import SnapshotSender
-from node.broker import commands_read, consumer, queue, queue_base
+from node.broker import commands_read, consumer, queue_base
 from node.broker.errors import UnknownCommand
 from node.broker.queue_state import Queue
 from node.session import publish as publish_module
@@ -359,13 +359,19 @@ def returned_messages_go_to_the_end(patch: Patch) -> None:
 
 
 def windows_are_passed_by_one(patch: Patch) -> None:
-    """A consumer gets one message more than its prefetch."""
-    original = queue.Consumer
+    """A consumer is assigned one message more than its window."""
+    original = queue_base.assign
 
-    def made(key: Any, session: Any, window: int, **rest: Any) -> Any:
-        return original(key, session, window + (0 < window < queue.UNLIMITED_WINDOW), **rest)
+    def assign(which: Queue, *rest: Any) -> int:
+        takers = [taker for line in which.service.values() for taker in line]
+        for taker in takers:
+            taker.window += 1
+        given = original(which, *rest)
+        for taker in takers:
+            taker.window -= 1
+        return given
 
-    patch.setattr(queue, "Consumer", made)
+    patch.setattr(queue_base, "assign", assign)
 
 
 def a_settled_range_is_one_too_long(patch: Patch) -> None:
