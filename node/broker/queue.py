@@ -155,12 +155,13 @@ class QueueMachine(QueueBase):
         refused: list[Range] = []
         if queues:
             index = meta.index
+            sizes = _sizes(queues, data, command_offset)
             run = (index, command_offset, 0, count, 0, 0, PLAIN)
-            sizes = self._sizes(queues, data, command_offset)
             self._live[index] = self._live.get(index, 0) + count * len(queues)
+            touch = self._changes.touch
             for queue in queues:
-                self._changes.touch(queue.uid)
-                if queue.policy.takes_as_is:
+                touch(queue.uid)
+                if queue.takes_as_is:
                     queue.put(run)
                     if queue.service or queue.is_timed:
                         self._follow_up(queue)
@@ -175,7 +176,7 @@ class QueueMachine(QueueBase):
         refused: list[Range] = []
         if queues:
             index = meta.index
-            sizes = self._sizes(queues, data, command_offset)
+            sizes = _sizes(queues, data, command_offset)
             for first, last in self._new_of(options, count):
                 run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
                 self._live[index] = self._live.get(index, 0) + run[3] * len(queues)
@@ -195,13 +196,6 @@ class QueueMachine(QueueBase):
         return [
             (start - first, last - first) for start, last in source.accept(options.source_low, first, count)
         ]
-
-    @staticmethod
-    def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
-        """The bytes of each body, where a queue counts them."""
-        if all(queue.policy.bytes_max < 0 for queue in queues):
-            return []
-        return commands_read.body_sizes(data, *commands_read.enqueue_layout(data, command_offset))
 
     def _settle(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         number, ranges = commands_read.decode_settle(data, body, end)
@@ -423,6 +417,14 @@ class QueueMachine(QueueBase):
 
     def _tick(self, _meta: Meta, _data: bytes, _offset: int, _body: int, _end: int) -> None:
         """Nothing: `_begin` has done the work."""
+
+
+def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
+    """The bytes of each body of a command, where a queue counts them."""
+    for queue in queues:
+        if queue.counts_bytes:
+            return commands_read.body_sizes(data, *commands_read.enqueue_layout(data, command_offset))
+    return []
 
 
 def _taken(refused: list[Range]) -> Refused | None:

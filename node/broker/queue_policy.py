@@ -67,11 +67,6 @@ class Policy:
         """Whether a publish can be refused."""
         return self.refuses and self.is_limited
 
-    @property
-    def takes_as_is(self) -> bool:
-        """Whether a message that asks for nothing is just put at the end."""
-        return self.ttl_ms < 0 and not self.is_limited
-
 
 @lru_cache(POLICIES_KEPT_MAX)
 def policy_of(arguments: bytes) -> Policy:

@@ -16,7 +16,7 @@ from node.broker.consumer import Consumer, Key
 from node.broker.dedup import Window
 from node.broker.lane import Lane, returned_runs
 from node.broker.queue_policy import Policy, policy_of
-from node.broker.runs import Run, first_part, last_part, size_of
+from node.broker.runs import PLAIN, Run, first_part, last_part, size_of
 
 TIME_MAX = (1 << 63) - 1
 """A time that never comes, which still fits a row."""
@@ -49,6 +49,9 @@ class Queue:
     uid: int
     config: QueueConfig
     policy: Policy = field(init=False)
+    takes_as_is: bool = field(init=False)  # a message that asks for nothing is just put at the end
+    counts_bytes: bool = field(init=False)  # it has a limit in bytes
+    base: Lane = field(init=False)  # that of priority 0, the only one of most queues
     lanes: dict[int, Lane] = field(default_factory=dict)
     in_order: list[Lane] = field(default_factory=list)  # all lanes, highest priority first
     ready_count: int = 0  # messages in all lanes
@@ -77,8 +80,10 @@ class Queue:
 
     def __post_init__(self) -> None:
         self.policy = policy_of(self.config.arguments)
+        self.takes_as_is = self.policy.ttl_ms < 0 and not self.policy.is_limited
         self.is_timed = self.policy.ttl_ms >= 0 or self.policy.expires_ms > 0
-        self.lane(0)
+        self.counts_bytes = self.policy.bytes_max >= 0
+        self.base = self.lane(0)
 
     # --- ready messages ---
 
@@ -93,14 +98,19 @@ class Queue:
     def put(self, run: Run) -> None:
         """Add a new run at the end."""
         traits = run[6]
-        self.lane(traits[0]).ready.append(run)
         self.ready_count += run[3]
-        if traits[2]:
+        if traits is PLAIN:
+            self.base.ready.append(run)
+        else:
+            self.lane(traits[0]).ready.append(run)
             self.ready_bytes += run[3] * traits[2]
 
     def top(self) -> Lane:
         """Return the lane that is next; the queue must not be empty."""
-        for lane in self.in_order:
+        lanes = self.in_order
+        if len(lanes) == 1:
+            return self.base
+        for lane in lanes:
             if lane.ready or lane.returned:
                 return lane
         raise AssertionError(self.uid)
