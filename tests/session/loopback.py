@@ -122,6 +122,9 @@ class Loopback:
         """Let time pass."""
         self._now_ms += time_ms
         self.frontend.tick()
+        for group, machine in self.machines.items():
+            if 0 < machine.due_ts <= self._now_ms:
+                self.submit(group, commands.tick())
         self.run()
 
     def writable(self, client: Client, *, is_writable: bool) -> None:
@@ -133,6 +136,15 @@ class Loopback:
         """Turns until nothing moves."""
         while self._apply() or self._pass_barriers() or self._output():
             pass
+        self._forward_letters()
+
+    def _forward_letters(self) -> None:
+        """What the leader's node does for dead letters."""
+        submitted = self.submitted
+        for group, machine in self.machines.items():
+            self.frontend.letters.forward(group, machine.duties().lettered)
+        if self.submitted > submitted:
+            self.run()
 
     def _receive(self, client: Client, data: bytes) -> None:
         self.frontend.receive(client.conn, data)
