@@ -275,7 +275,7 @@ class Channel:
         if complete:
             self._assembly = None
             assembly.release()
-            self._published([(assembly.args, 1, assembly.packed())], 1, events)
+            self._published([assembly.run()], 1, events)
 
     def _receive_ack(self, first_tag: int, last_tag: int, multiple: bool, events: list[Event]) -> None:
         try:

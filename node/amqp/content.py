@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 
 from node.errors import AmqpNotImplemented, FrameError, PreconditionFailed, ResourceError, UnexpectedFrame
 from node.limits import ASSEMBLY_MESSAGES_MAX, MESSAGE_SIZE_BYTES_MAX, PUBLISH_ARGUMENTS_KEPT_MAX
-from node.wire.codec import check_header
+from node.wire.codec import check_header, is_special
+from node.wire.items import PublishedRun
 from node.wire.primitives import Reader
+from node.wire.reference import publish_args
 
 _RECORD: Final = struct.Struct(">II")
 _BASIC: Final = 60
@@ -35,7 +37,7 @@ class Publishing(NamedTuple):
 
 @lru_cache(PUBLISH_ARGUMENTS_KEPT_MAX)  # publishers say the same again and again
 def parse_publish(args: bytes) -> Publishing:
-    """Read the arguments of basic.publish that follow the reserved short.
+    """Read the arguments of basic.publish that follow the reserved short, as sent or as a run has them.
 
     Raises:
         FrameError: 501, they do not add up.
@@ -138,12 +140,13 @@ class Assembly:
             )
         return UnexpectedFrame("expected content body, got non content body frame instead")
 
-    def packed(self) -> bytes:
-        """The complete message as a record (see `node.wire`)."""
+    def run(self) -> PublishedRun:
+        """The complete message as a run of one."""
         assert self._header is not None and len(self._body) == self._body_bytes, "incomplete"
         exrk = self.args[:-_FLAGS_BYTES]
         lengths = _RECORD.pack(len(exrk) + len(self._header), self._body_bytes)
-        return b"".join((lengths, exrk, self._header, self._body))
+        packed = b"".join((lengths, exrk, self._header, self._body))
+        return publish_args(self.args, special=is_special(self._header)), 1, packed
 
     def release(self) -> None:
         """Give the bytes back to the budget: the message is complete, or its channel has gone."""

@@ -33,10 +33,20 @@ cdef enum:
 
     HEADER_BYTES_MIN = 14
     FLAGS_BYTES = 1
+    FLAGS_MASK = 3
+    SPECIAL_FLAG = 0x80
+    ASKING_FLAGS = 0x0110
+    REPLY_TO_BYTES = 22
     EXRK_BYTES_MAX = 512
     WAIT_BODY_BYTES_MAX = 65536
     WAIT_HEADER_BYTES_MAX = 8192
     WAIT_BODY_FRAMES_MAX = 16
+
+# What a content header is: it does not add up, asks nothing of the broker, or does.
+cdef enum:
+    BROKEN = 0
+    PLAIN = 1
+    SPECIAL = 2
 
 # What may be said of bytes that are no whole frame, or of content that makes no record. Never an offset: those are >= 0.
 cdef enum:
@@ -59,8 +69,10 @@ cdef struct Content:
     uint32_t header_bytes
     uint32_t body_bytes
     int64_t after
+    bint is_special
 
 cdef int _table_depth_max = TABLE_DEPTH_MAX
+cdef const char* REPLY_TO = b"\x15amq.rabbitmq.reply-to"
 
 
 cdef inline uint16_t get16(const uint8_t* at) noexcept nogil:
@@ -125,7 +137,6 @@ cdef bint publish_args_add_up(const uint8_t* data, int64_t pos, int64_t end) noe
 cdef int64_t skip_nested(const uint8_t* data, int64_t pos, int64_t end, bint is_table, int depth) noexcept nogil:
     """The offset after the table or array at `pos`; negative if it does not add up within `end`."""
     cdef int64_t inner_end
-    cdef uint8_t tag
     if depth > _table_depth_max or end - pos < 4:
         return -1
     inner_end = pos + 4 + <int64_t> get32(data + pos)
@@ -135,66 +146,116 @@ cdef int64_t skip_nested(const uint8_t* data, int64_t pos, int64_t end, bint is_
     while pos < inner_end:
         if is_table:
             pos += 1 + data[pos]
-        if pos >= inner_end:
-            return -1
-        tag = data[pos]
-        pos += 1
-        if tag == c"S" or tag == c"x":
-            if inner_end - pos < 4:
-                return -1
-            pos += 4 + <int64_t> get32(data + pos)
-        elif tag == c"I" or tag == c"i" or tag == c"f":
-            pos += 4
-        elif tag == c"l" or tag == c"L" or tag == c"d" or tag == c"T":
-            pos += 8
-        elif tag == c"t" or tag == c"b" or tag == c"B":
-            pos += 1
-        elif tag == c"F" or tag == c"A":
-            pos = skip_nested(data, pos, inner_end, tag == c"F", depth + 1)
-            if pos < 0:
-                return -1
-        elif tag == c"s" or tag == c"u":
-            pos += 2
-        elif tag == c"D":
-            pos += 5
-        elif tag != c"V":
-            return -1
-        if pos > inner_end:
+        pos = skip_value(data, pos, inner_end, depth)
+        if pos < 0:
             return -1
     return pos
+
+
+cdef inline int64_t skip_value(const uint8_t* data, int64_t pos, int64_t end, int depth) noexcept nogil:
+    """The offset after the tagged value at `pos`; negative if it does not add up within `end`."""
+    cdef uint8_t tag
+    if pos >= end:
+        return -1
+    tag = data[pos]
+    pos += 1
+    if tag == c"S" or tag == c"x":
+        if end - pos < 4:
+            return -1
+        pos += 4 + <int64_t> get32(data + pos)
+    elif tag == c"I" or tag == c"i" or tag == c"f":
+        pos += 4
+    elif tag == c"l" or tag == c"L" or tag == c"d" or tag == c"T":
+        pos += 8
+    elif tag == c"t" or tag == c"b" or tag == c"B":
+        pos += 1
+    elif tag == c"F" or tag == c"A":
+        return skip_nested(data, pos, end, tag == c"F", depth + 1)
+    elif tag == c"s" or tag == c"u":
+        pos += 2
+    elif tag == c"D":
+        pos += 5
+    elif tag != c"V":
+        return -1
+    return pos if pos <= end else -1
 
 
 cdef inline int64_t skip_shortstr(const uint8_t* data, int64_t pos, int64_t end) noexcept nogil:
     return pos + 1 + data[pos] if pos < end else end + 1
 
 
-cdef bint header_adds_up(const uint8_t* header, int64_t size) noexcept nogil:
-    """Class basic, weight 0, and properties that are exactly what their flags say."""
+cdef inline bint is_asking_name(const uint8_t* name) noexcept nogil:
+    """Whether a header of this name (a shortstr) asks something of the broker."""
+    cdef uint8_t size = name[0]
+    if size == 2:
+        return memcmp(name + 1, b"CC", 2) == 0
+    if size == 3:
+        return memcmp(name + 1, b"BCC", 3) == 0
+    if size == 7:
+        return memcmp(name + 1, b"x-delay", 7) == 0
+    if size == 10:
+        return memcmp(name + 1, b"x-dedup-id", 10) == 0
+    if size == 12:
+        return memcmp(name + 1, b"x-deliver-at", 12) == 0
+    return False
+
+
+cdef inline int64_t skip_headers(const uint8_t* data, int64_t pos, int64_t end, bint* is_special) noexcept nogil:
+    """As skip_nested for the property `headers`; sets `is_special` where one of its names asks for something."""
+    cdef int64_t inner_end
+    if end - pos < 4:
+        return -1
+    inner_end = pos + 4 + <int64_t> get32(data + pos)
+    if inner_end > end:
+        return -1
+    pos += 4
+    while pos < inner_end:
+        # What a name's length promises beyond the table is not looked at: the value would not be in it either.
+        if inner_end - pos > data[pos] and is_asking_name(data + pos):
+            is_special[0] = True
+        pos = skip_value(data, pos + 1 + data[pos], inner_end, 1)
+        if pos < 0:
+            return -1
+    return pos
+
+
+cdef int header_kind(const uint8_t* header, int64_t size) noexcept nogil:
+    """BROKEN unless class basic, weight 0, and properties that are exactly what their flags say; then what it asks."""
     cdef uint32_t flags, flag
     cdef int64_t pos = HEADER_BYTES_MIN
+    cdef bint is_special
     if size < HEADER_BYTES_MIN or get32(header) != 0x003C0000:
-        return False
+        return BROKEN
     flags = get16(header + 12)
     if flags & 3:
-        return False
+        return BROKEN
+    is_special = (flags & ASKING_FLAGS) != 0
     flag = 0x8000
     while flags:
         if flags & flag:
             flags ^= flag
             if flag == 0x2000:
-                pos = skip_nested(header, pos, size, True, 1)
+                pos = skip_headers(header, pos, size, &is_special)
                 if pos < 0:
-                    return False
-            elif flag == 0x1000 or flag == 0x0800:
+                    return BROKEN
+            elif flag == 0x1000:
+                pos += 1
+            elif flag == 0x0800:
+                if pos < size and header[pos] != 0:
+                    is_special = True
                 pos += 1
             elif flag == 0x0040:
                 pos += 8
             else:
+                if flag == 0x0200 and size - pos >= REPLY_TO_BYTES and memcmp(header + pos, REPLY_TO, REPLY_TO_BYTES) == 0:
+                    is_special = True
                 pos = skip_shortstr(header, pos, size)
             if pos > size:
-                return False
+                return BROKEN
         flag >>= 1
-    return pos == size
+    if pos != size:
+        return BROKEN
+    return SPECIAL if is_special else PLAIN
 
 
 cdef int unfinished(const uint8_t* data, int64_t size, int64_t pos, int channel, int frame_type, uint64_t bytes_max) noexcept nogil:
@@ -212,14 +273,16 @@ cdef int measure(const uint8_t* data, int64_t size, int64_t pos, int channel, in
     cdef int64_t header_bytes
     cdef uint64_t body_size, missing, payload_bytes
     cdef int frames = 0
-    cdef int found = frame_at(data, size, pos, frame_max, &frame)
+    cdef int kind, found = frame_at(data, size, pos, frame_max, &frame)
     if found == PARTIAL:
         return unfinished(data, size, pos, channel, FRAME_HEADER, WAIT_HEADER_BYTES_MAX)
     if found < 0 or frame.type != FRAME_HEADER or frame.channel != channel:
         return SINGLE
     header_bytes = frame.end - frame.start
-    if not header_adds_up(data + frame.start, header_bytes):
+    kind = header_kind(data + frame.start, header_bytes)
+    if kind == BROKEN:
         return SINGLE
+    content.is_special = kind == SPECIAL
     body_size = get64(data + frame.start + 4)
     content.header = frame.start
     content.header_bytes = <uint32_t> header_bytes
@@ -286,9 +349,14 @@ cdef int64_t scan_run(bytes source, Frame* method, int64_t frame_max, int64_t ru
     cdef tuple run, before
     cdef uint8_t* to
     cdef int found = 0
+    cdef bint is_special = False
     while True:
         found = measure(data, size, pos + head_bytes, method.channel, frame_max, &content)
         if found < 0:
+            break
+        if count == 0:
+            is_special = content.is_special
+        elif content.is_special != is_special:
             break
         message_bytes = 8 + exrk_bytes + <int64_t> content.header_bytes + <int64_t> content.body_bytes
         if count and run_bytes + message_bytes > run_bytes_max:
@@ -309,7 +377,7 @@ cdef int64_t scan_run(bytes source, Frame* method, int64_t frame_max, int64_t ru
         content.body_bytes = <uint32_t> get64(data + content.header + 4)
         to = pack(data, exrk, exrk_bytes, &content, to)
         pos = after_content(data, &content)
-    run = (source[method.start + 6:method.end], count, packed)
+    run = (publish_args(source, method, is_special), count, packed)
     if items:
         before = items[len(items) - 1]
         if before[0] == PUBLISH and before[1] == method.channel:
@@ -317,6 +385,17 @@ cdef int64_t scan_run(bytes source, Frame* method, int64_t frame_max, int64_t ru
             return pos
     items.append((PUBLISH, method.channel, [run]))
     return pos
+
+
+cdef bytes publish_args(bytes source, Frame* method, bint is_special):
+    """The arguments after the ticket; of the flags those that the protocol knows, and that the run is special."""
+    cdef const char* data = PyBytes_AS_STRING(source)
+    cdef bytes args = PyBytes_FromStringAndSize(data + method.start + 6, method.end - (method.start + 6))
+    cdef uint8_t* flags = <uint8_t*> PyBytes_AS_STRING(args) + PyBytes_GET_SIZE(args) - FLAGS_BYTES
+    flags[0] &= FLAGS_MASK
+    if is_special:
+        flags[0] |= SPECIAL_FLAG
+    return args
 
 
 cdef inline int64_t after_content(const uint8_t* data, const Content* content) noexcept nogil:
@@ -525,6 +604,11 @@ def skip(bytes data not None, int64_t offset, int64_t count):
 def check_header(bytes payload not None):
     """The body size that a content header announces; see reference.check_header."""
     cdef const uint8_t* raw = <const uint8_t*> PyBytes_AS_STRING(payload)
-    if not header_adds_up(raw, PyBytes_GET_SIZE(payload)):
+    if header_kind(raw, PyBytes_GET_SIZE(payload)) == BROKEN:
         raise header_fault(payload)
     return get64(raw + 4)
+
+
+def is_special(bytes payload not None):
+    """Whether a content header that adds up asks something of the broker; see reference.is_special."""
+    return header_kind(<const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)) == SPECIAL

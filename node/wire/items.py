@@ -15,7 +15,16 @@ HEARTBEAT: Final = 5
 ERROR: Final = 6
 
 PublishedRun: TypeAlias = tuple[bytes, int, bytes]
-"""Arguments of basic.publish after the ticket, count, packed records."""
+"""Arguments of basic.publish after the ticket, count, packed records.
+
+Of the flags that end the arguments only those of the protocol are kept, and SPECIAL_FLAG is set where the messages
+are special: all of a run are, or none.
+"""
+
+PUBLISH_FLAGS: Final = 3
+"""The flags that a client may set in basic.publish: mandatory, immediate."""
+SPECIAL_FLAG: Final = 0x80
+"""The properties of these messages ask something of the broker."""
 
 Item: TypeAlias = (
     # METHOD, channel, class << 16 | method, arguments

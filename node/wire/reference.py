@@ -22,6 +22,8 @@ from node.wire.items import (
     HEARTBEAT,
     METHOD,
     PUBLISH,
+    PUBLISH_FLAGS,
+    SPECIAL_FLAG,
     WAIT_BODY_BYTES_MAX,
     WAIT_BODY_FRAMES_MAX,
     WAIT_HEADER_BYTES_MAX,
@@ -62,6 +64,14 @@ _PROPERTY_SIZES: Final = (
     *(_SHORTSTR, _SHORTSTR, 8, _SHORTSTR, _SHORTSTR, _SHORTSTR, _SHORTSTR),
 )
 """Bytes of each basic property in the order of its flag, highest bit first (AMQP 1.8.1)."""
+_ASKING_FLAGS: Final = 0x0110
+"""The flags of `expiration` and `user-id`, which ask something of the broker whatever they say."""
+_HEADERS, _PRIORITY, _REPLY_TO = 2, 4, 6
+"""The places of properties that do so at times."""
+REPLY_TO: Final = b"amq.rabbitmq.reply-to"
+"""The queue that a client names in `reply-to` for replies without a queue."""
+ASKING_HEADERS: Final = (b"CC", b"BCC", b"x-delay", b"x-deliver-at", b"x-dedup-id")
+"""The headers that do."""
 _VALUE_SIZES: Final = {
     **dict.fromkeys(b"tbB", 1),
     **dict.fromkeys(b"su", 2),
@@ -193,6 +203,24 @@ def check_header(payload: bytes) -> int:
     return int.from_bytes(payload[4:12], "big")
 
 
+def is_special(payload: bytes) -> bool:
+    """Whether the properties of a content header that adds up ask something of the broker.
+
+    These do: `expiration`, `user-id`, a `priority` other than 0, the `reply-to` that stands for no queue, and the
+    headers of ASKING_HEADERS; not those within other headers.
+    """
+    flags = payload[12] << 8 | payload[13]
+    if flags & _ASKING_FLAGS:
+        return True
+    if flags & 0x8000 >> _PRIORITY and payload[_skip_properties(payload, _PRIORITY)]:
+        return True
+    if flags & 0x8000 >> _REPLY_TO:
+        pos = _skip_properties(payload, _REPLY_TO)
+        if payload.startswith(bytes((len(REPLY_TO),)) + REPLY_TO, pos):
+            return True
+    return bool(flags & 0x8000 >> _HEADERS) and not _header_names(payload).isdisjoint(ASKING_HEADERS)
+
+
 def header_fault(payload: bytes) -> AmqpError:
     """The error that names what is wrong with a content header that does not add up."""
     if len(payload) < 12:
@@ -209,6 +237,12 @@ def header_fault(payload: bytes) -> AmqpError:
         except AmqpError as error:
             return error
     return FrameError(f"cannot decode {erlang_bytes(payload[12:])}")
+
+
+def publish_args(args: bytes, *, special: bool) -> bytes:
+    """The arguments of basic.publish as a run has them; see `items.PublishedRun`."""
+    flags = args[-1] & PUBLISH_FLAGS | (SPECIAL_FLAG if special else 0)
+    return args[:-_FLAGS_BYTES] + bytes((flags,))
 
 
 def frame_fault(frame_type: int, payload: bytes, fault: str) -> str:
@@ -278,6 +312,7 @@ def _scan_run(data: bytes, method: _Frame, frame_max: int, run_bytes_max: int, i
     exrk = args[:-_FLAGS_BYTES]
     parts: list[bytes] = []
     count = run_bytes = pos = 0
+    special = False
     after_method = end + 1
     while True:
         found = _scan_content(data, after_method, channel, frame_max)
@@ -286,7 +321,9 @@ def _scan_run(data: bytes, method: _Frame, frame_max: int, run_bytes_max: int, i
             break
         after, payload, body = found
         message_bytes = _RECORD_HEAD.size + len(exrk) + len(payload) + len(body)
-        if count and run_bytes + message_bytes > run_bytes_max:
+        if not count:
+            special = is_special(payload)
+        elif run_bytes + message_bytes > run_bytes_max or is_special(payload) != special:
             break
         parts += (_RECORD_HEAD.pack(len(exrk) + len(payload), len(body)), exrk, payload, body)
         count += 1
@@ -297,7 +334,7 @@ def _scan_run(data: bytes, method: _Frame, frame_max: int, run_bytes_max: int, i
         after_method = pos + len(head)
     if not count:
         return after
-    run = (args, count, b"".join(parts))
+    run = (publish_args(args, special=special), count, b"".join(parts))
     before = items[-1] if items else None
     if before is not None and before[0] == PUBLISH and before[1] == channel:
         before[2].append(run)
@@ -397,6 +434,19 @@ def _skip_properties(payload: bytes, count: int) -> int:
         if not 0 <= pos <= end:
             return -1
     return pos
+
+
+def _header_names(payload: bytes) -> set[bytes]:
+    """The names in the property `headers`."""
+    pos = _skip_to_headers(payload)
+    end = pos + 4 + int.from_bytes(payload[pos : pos + 4], "big")
+    pos += 4
+    names = set()
+    while pos < end:
+        value = pos + 1 + payload[pos]
+        names.add(payload[pos + 1 : value])
+        pos = _skip_value(payload, value, end, 1)
+    return names
 
 
 def _skip_nested(data: bytes, pos: int, end: int, *, is_table: bool, depth: int) -> int:

@@ -6,9 +6,19 @@ import pytest
 
 from node.amqp import Options
 from node.amqp.content import parse_publish
-from node.amqp.events import ChannelClosed, ChannelOpened, ConnectionClosed, Outcome, Publish, Request, Settle
+from node.amqp.events import (
+    ChannelClosed,
+    ChannelOpened,
+    ConnectionClosed,
+    Event,
+    Outcome,
+    Publish,
+    Request,
+    Settle,
+)
 from node.amqp.states import ConnectionState
 from node.errors import NotAllowed, NotFound, PreconditionFailed
+from node.wire.items import PublishedRun
 from node.wire.methods import (
     AccessRequest,
     BasicPublish,
@@ -73,6 +83,23 @@ def test_content_frame_by_frame_makes_the_same_record() -> None:
     assert isinstance(event, Publish)
     head = b"\0\1q" + struct.pack(">HHQ", 60, 0, len(body)) + b"\0\0"
     assert event.runs == [(b"\0\1q\0", 1, struct.pack(">II", len(head), len(body)) + head + body)]
+
+
+def test_content_frame_by_frame_is_as_special_as_a_whole_one() -> None:
+    """Whether properties ask something must not depend on how the frames arrive."""
+    pair = Pair().opened(1)
+    for properties, flag in ((b"\x01\0\x0260", 0x80), (b"\x08\0\x05", 0x80), (b"\x08\0\0", 0), (b"\0\0", 0)):
+        whole = publish() + header(1, properties) + frame(3, 1, b"x")
+        ((args, _, _),) = _runs(pair.server.receive_data(whole, pair.now_ms))
+        pair.server.receive_data(publish() + header(1, properties) + frame(8, 0, b""), pair.now_ms)
+        ((piecemeal, _, _),) = _runs(pair.server.receive_data(frame(3, 1, b"x"), pair.now_ms))
+        assert args == piecemeal == b"\0\1q" + bytes((flag,))
+
+
+def _runs(events: list[Event]) -> list[PublishedRun]:
+    (event,) = events
+    assert isinstance(event, Publish)
+    return event.runs
 
 
 def test_confirm_numbers_go_up_by_the_message() -> None:

@@ -13,6 +13,7 @@ from node.wire.items import ACK, BODY, HEADER, HEARTBEAT, METHOD, PUBLISH, Item,
 from node.wire.methods import BasicAck, BasicPublish, ChannelClose, QueueDeclare, frame, method_frame
 from node.wire.primitives import Decimal
 from node.wire.properties import BasicProperties, encode_header
+from node.wire.reference import REPLY_TO, publish_args
 
 PUBLISH_ID = 60 << 16 | 40
 ACK_ID = 60 << 16 | 80
@@ -34,21 +35,29 @@ FIELD_VALUES = st.recursive(
         st.binary(max_size=5),
         st.builds(Decimal, st.integers(0, 255), st.integers(0, (1 << 32) - 1)),
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.just("CC"), inner, max_size=3)
+    ),
     max_leaves=6,
 )
-TABLES = st.dictionaries(st.text(max_size=6), FIELD_VALUES, max_size=4)
+ASKING_NAMES = ("CC", "BCC", "x-delay", "x-deliver-at", "x-dedup-id")
+NAMES = st.text(max_size=6) | st.sampled_from(
+    (*ASKING_NAMES, "cc", "x-delaz", "XBCC", "x-dedup-ie", "x-deliver-a")
+)
+TABLES = st.dictionaries(NAMES, FIELD_VALUES, max_size=4)
 SHORTSTRS = st.text(max_size=8)
+REPLY_TOS = SHORTSTRS | st.sampled_from((REPLY_TO.decode(), REPLY_TO.decode() + ".x", REPLY_TO.decode()[:-1]))
 PROPERTIES = st.builds(
     BasicProperties,
     **{
         name: st.none() | SHORTSTRS
         for name in BasicProperties.__dataclass_fields__
-        if name not in ("headers", "delivery_mode", "priority", "timestamp")
+        if name not in ("headers", "delivery_mode", "priority", "timestamp", "reply_to")
     },
+    reply_to=st.none() | REPLY_TOS,
     headers=st.none() | TABLES,
     delivery_mode=st.none() | st.integers(0, 255),
-    priority=st.none() | st.integers(0, 255),
+    priority=st.none() | st.just(0) | st.integers(0, 255),
     timestamp=st.none() | st.integers(0, (1 << 64) - 1),
 )
 CHANNELS = st.sampled_from((1, 1, 1, 2, 0, 65535))
@@ -59,6 +68,17 @@ def content_frame_list(channel: int, payload: bytes, body: bytes, piece: int) ->
     """The header and body frames of some content, the body in pieces of so many bytes."""
     pieces = [frame(3, channel, body[at : at + piece]) for at in range(0, len(body), piece)]
     return [frame(2, channel, payload), *pieces]
+
+
+def asks(properties: BasicProperties) -> bool:
+    """Whether a message with these properties is special: the naive model of `is_special`."""
+    return (
+        bool(properties.priority)
+        or properties.expiration is not None
+        or properties.user_id is not None
+        or properties.reply_to == REPLY_TO.decode()
+        or any(name in (properties.headers or {}) for name in ASKING_NAMES)
+    )
 
 
 def message(
@@ -76,6 +96,13 @@ def message(
     return method + b"".join(content_frame_list(channel, payload, body, piece))
 
 
+def publish_frame(channel: int, routing_key: str, flags: int) -> bytes:
+    """A basic.publish to the exchange x, with whatever flags."""
+    key = routing_key.encode()
+    args = b"\0\0\x01x" + bytes((len(key),)) + key + bytes((flags,))
+    return frame(1, channel, struct.pack(">I", PUBLISH_ID) + args)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
     """A publish: often like the one before it, at times with empty body frames or a wrong size."""
@@ -85,7 +112,9 @@ def messages(draw: st.DrawFn) -> bytes:
     announced = len(body) + draw(st.sampled_from((0, 0, 0, 0, 1, -1, 70000, 1 << 40)))
     payload = encode_header(max(0, announced), properties)
     frames = [
-        method_frame(channel, BasicPublish(exchange="x", routing_key=draw(st.sampled_from(("k", "kk"))))),
+        publish_frame(
+            channel, draw(st.sampled_from(("k", "kk"))), draw(st.sampled_from((0, 0, 0, 1, 4, 0x80)))
+        ),
         *content_frame_list(channel, payload, body, draw(st.sampled_from((1, 3, 1000, 4088)))),
     ]
     if draw(st.integers(0, 9)) == 0:
@@ -141,7 +170,7 @@ def _run_meant(channel: int, run: PublishedRun) -> Iterator[tuple[object, ...]]:
         offset += 8
         head = packed[offset : offset + head_bytes]
         assert head.startswith(exrk)
-        yield METHOD, channel, PUBLISH_ID, args
+        yield METHOD, channel, PUBLISH_ID, publish_args(args, special=False)
         yield HEADER, channel, head[len(exrk) :]
         offset += head_bytes
         yield from _body_octets(channel, packed[offset : offset + body_bytes])
@@ -159,8 +188,9 @@ def frames_meant(items: list[Item]) -> list[tuple[object, ...]]:
         elif item[0] == ACK:
             _, channel, first, last, multiple = item
             meant.extend((ACK, channel, tag, multiple) for tag in range(first, last + 1))
-        elif item[0] == METHOD and item[2] == PUBLISH_ID and len(item[3]) >= 2:
-            meant.append((METHOD, item[1], PUBLISH_ID, item[3][2:]))
+        elif item[0] == METHOD and item[2] == PUBLISH_ID and len(item[3]) > 2:
+            # Flags that no client may set mean nothing; a run has none, a single frame is not looked into.
+            meant.append((METHOD, item[1], PUBLISH_ID, publish_args(item[3][2:], special=False)))
         elif item[0] == BODY:
             meant.extend(_body_octets(item[1], item[2]))
         else:

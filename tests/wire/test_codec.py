@@ -18,10 +18,12 @@ from node.wire.properties import BasicProperties, decode_header, encode_header
 from tests.wire.streams import (
     CODECS,
     PROPERTIES,
+    asks,
     content_frame_list,
     frames_meant,
     joined_bodies,
     message,
+    publish_frame,
     streams,
 )
 
@@ -376,6 +378,36 @@ def test_check_header_agrees_with_the_decoder(
         assert not adds_up
     else:
         assert adds_up
+
+
+@settings(max_examples=500, deadline=None)
+@given(PROPERTIES)
+def test_is_special_says_what_the_decoded_properties_say(properties: BasicProperties) -> None:
+    """The bit of a run is found without decoding, and is right for all properties."""
+    payload = encode_header(0, properties)
+    assert same("is_special", payload) == asks(decode_header(payload)[1])
+    stream = publish_frame(1, "k", 0) + frame(2, 1, payload)
+    for module in CODECS:
+        ((_, _, [(args, _, _)]),), _ = module.scan(stream, 0, RUN_MAX)
+        assert args == b"\x01x\x01k" + (b"\x80" if asks(properties) else b"\x00")
+
+
+@both
+def test_scan_ends_a_run_where_a_message_is_special_and_the_next_is_not(codec: ModuleType) -> None:
+    """All messages of a run are special or none, so that plain ones never wait for a look into their properties."""
+    timed = BasicProperties(expiration="60000")
+    stream = message(1, b"a") + message(1, b"b", properties=timed) * 2 + message(1, b"c")
+    ((_, _, runs),), _ = codec.scan(stream, 0, RUN_MAX)
+    assert [(args[-1], count) for args, count, _ in runs] == [(0, 1), (0x80, 2), (0, 1)]
+
+
+@both
+@pytest.mark.parametrize("flags", [0x80, 0xFC, 0x81, 2])
+def test_scan_drops_the_flags_that_no_client_may_set(codec: ModuleType, flags: int) -> None:
+    """The reserved bits of basic.publish must not pass for ours."""
+    stream = publish_frame(1, "k", flags) + frame(2, 1, encode_header(0, BasicProperties()))
+    ((_, _, [(args, _, _)]),), _ = codec.scan(stream, 0, RUN_MAX)
+    assert args[-1] == flags & 3
 
 
 @both
