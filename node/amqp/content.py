@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 from node.errors import AmqpNotImplemented, FrameError, PreconditionFailed, ResourceError, UnexpectedFrame
 from node.limits import ASSEMBLY_MESSAGES_MAX, MESSAGE_SIZE_BYTES_MAX, PUBLISH_ARGUMENTS_KEPT_MAX
 from node.wire.codec import check_header, is_special
-from node.wire.items import PublishedRun
+from node.wire.items import PublishedRun, publish_args
 from node.wire.primitives import Reader
-from node.wire.reference import publish_args
 
 _RECORD: Final = struct.Struct(">II")
 _BASIC: Final = 60

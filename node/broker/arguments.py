@@ -156,6 +156,18 @@ def queue_type(arguments: Arguments) -> str:
     return kind if isinstance(kind, str) else "classic"
 
 
+def can_refuse(arguments: Arguments) -> bool:
+    """Whether a queue refuses messages when it is full, instead of dropping the oldest."""
+    is_limited = "x-max-length" in arguments or "x-max-length-bytes" in arguments
+    return is_limited and str(arguments.get("x-overflow", "")).startswith("reject-publish")
+
+
+def priority_max(arguments: Arguments) -> int:
+    """The highest priority that a queue tells apart; 0: it has none."""
+    value = arguments.get("x-max-priority", 0)
+    return value if isinstance(value, int) else 0
+
+
 def check_queue_arguments(
     vhost: str, name: str, arguments: Arguments, *, durable: bool, exclusive: bool
 ) -> None:

@@ -4,7 +4,7 @@ A matcher holds the bindings of one exchange, so that adding and removing one ta
 their number. Walking from exchange to exchange, and caching, is done by vhost.py.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from node.broker.records import ExchangeRecord, QueueRecord
@@ -161,6 +161,15 @@ class TopicMatcher:
     def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those whose pattern the key matches."""
         return self._trie.match(routing_key)
+
+
+def match_all(matcher: Matcher, routing_keys: Sequence[str], headers: Headers) -> list[Binding]:
+    """The bindings that a message with further routing keys (CC, BCC) follows.
+
+    Types that compare a key with binding keys look at all of them, the others at the first.
+    """
+    keys = routing_keys if isinstance(matcher, DirectMatcher | TopicMatcher) else routing_keys[:1]
+    return [binding for key in keys for binding in matcher.match(key, headers)]
 
 
 class HeadersMatcher:

@@ -3,7 +3,7 @@
 Reading changes nothing but caches. It needs no majority: it is as current as what this node has applied.
 """
 
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Sequence
 from itertools import chain
 
 from node.broker.arguments import exchange_title, locked, queue_title
@@ -122,6 +122,13 @@ class TopologyView:
         """
         found = self._vhosts.get(vhost)
         return found.route(exchange, routing_key, headers) if found is not None else None
+
+    def route_all(
+        self, vhost: str, exchange: str, routing_keys: Sequence[str], headers: Headers
+    ) -> tuple[QueueRecord, ...] | None:
+        """As `route`, for a message with several routing keys (CC, BCC); not kept."""
+        found = self._vhosts.get(vhost)
+        return found.route_all(exchange, routing_keys, headers) if found is not None else None
 
     # the checks that apply makes, for answers that need no command
 

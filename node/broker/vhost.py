@@ -4,9 +4,9 @@ Structure only: whether something is allowed was decided before (topology.py), w
 Every operation costs what it touches: deleting a queue takes time in the number of its own bindings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from node.broker.exchange import Binding, ExchangeNode, Headers, QueueNode
+from node.broker.exchange import Binding, ExchangeNode, Headers, QueueNode, match_all
 from node.broker.records import ExchangeRecord, QueueRecord
 from node.broker.topology_rows import Rows, Table
 
@@ -131,13 +131,23 @@ class Vhost:
         route = node.routes.get(key)
         if route is not None:
             return route
-        route, is_cacheable = self._walk(node, routing_key, headers)
+        route, is_cacheable = self._walk(node, (routing_key,), headers)
         if is_cacheable:
             self._keep(node, key, route)
         return route
 
+    def route_all(
+        self, exchange: str, routing_keys: Sequence[str], headers: Headers
+    ) -> tuple[QueueRecord, ...] | None:
+        """As `route`, for a message with several routing keys."""
+        if not exchange:
+            found = {key: self.queues[key].record for key in routing_keys if key in self.queues}
+            return tuple(sorted(found.values(), key=lambda record: record.uid))
+        node = self.exchanges.get(exchange)
+        return self._walk(node, routing_keys, headers)[0] if node is not None else None
+
     def _walk(
-        self, start: ExchangeNode, routing_key: str, headers: Headers
+        self, start: ExchangeNode, routing_keys: Sequence[str], headers: Headers
     ) -> tuple[tuple[QueueRecord, ...], bool]:
         """Follow the bindings from exchange to exchange; each is visited once, so that cycles end."""
         found: dict[int, QueueRecord] = {}
@@ -149,9 +159,11 @@ class Vhost:
             is_cacheable = is_cacheable and node.matcher.is_cacheable
             following: list[ExchangeNode | QueueNode] = []
             if node.record.name:
-                following = [binding.destination for binding in node.matcher.match(routing_key, headers)]
-            elif routing_key in self.queues:  # the default exchange, as an alternate
-                following = [self.queues[routing_key]]
+                following = [
+                    binding.destination for binding in match_all(node.matcher, routing_keys, headers)
+                ]
+            else:  # the default exchange, as an alternate
+                following = [self.queues[key] for key in routing_keys if key in self.queues]
             alternate = node.record.alternate
             if not following and alternate is not None and alternate in self.exchanges:
                 following = [self.exchanges[alternate]]

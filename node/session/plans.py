@@ -7,9 +7,11 @@ same queues share one plan, by which a burst's messages are sorted into runs.
 from typing import TYPE_CHECKING
 
 from node.broker import commands
+from node.broker.arguments import can_refuse, priority_max
+from node.broker.values import EMPTY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from node.broker.records import QueueRecord
 
@@ -27,14 +29,19 @@ class Plan:
         groups: each once. Empty: no queue takes the message.
         targets: for each group its queues, as enqueue takes them.
         uids: all the queues.
+        may_refuse: one of them refuses messages when it is full.
+        priority_max: the highest priority that one of them tells apart.
     """
 
-    __slots__ = ("groups", "targets", "uids")
+    __slots__ = ("groups", "may_refuse", "priority_max", "targets", "uids")
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, records: "Sequence[QueueRecord]" = ()) -> None:
         self.groups = tuple([group for group, _ in way])
         self.targets = tuple([commands.targets(uids) for _, uids in way])
         self.uids = frozenset([uid for _, uids in way for uid in uids])
+        arguments = [record.arguments for record in records if record.table != EMPTY]
+        self.may_refuse = any(can_refuse(table) for table in arguments)
+        self.priority_max = max([priority_max(table) for table in arguments], default=0)
 
 
 class Plans:
@@ -65,7 +72,7 @@ class Plans:
             self._by_args.clear()
         self._by_args[args] = plan
 
-    def to(self, records: "Iterable[QueueRecord]") -> Plan:
+    def to(self, records: "Sequence[QueueRecord]") -> Plan:
         """The plan that leads to these queues."""
         by_group: dict[int, list[int]] = {}
         for record in records:
@@ -75,5 +82,5 @@ class Plans:
         if plan is None:
             if len(self._by_way) >= PLANS_MAX:
                 self.forget()
-            plan = self._by_way[way] = Plan(way)
+            plan = self._by_way[way] = Plan(way, records)
         return plan

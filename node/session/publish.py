@@ -1,8 +1,7 @@
-"""basic.publish: a burst of messages becomes runs, an enqueue command each, and the replies become confirms.
+"""basic.publish: for each run of a burst the plan that is known, or a route; `sorter.py` has the rest of the way.
 
-Messages of a burst that go to the same queues make one run, whatever came between them: a queue keeps the order in
-which it was sent messages, and two runs of a burst never share a queue. A message that no queue takes waits for one
-barrier of the metadata group, lest a binding made elsewhere be missed; what the channel sent after it waits behind.
+A message that no queue takes waits for one barrier of the metadata group, lest a binding made elsewhere be missed; what
+the channel sent after it waits behind.
 """
 
 import struct
@@ -10,149 +9,20 @@ from typing import TYPE_CHECKING
 
 from cluster.types import METADATA_GROUP
 from node.amqp.content import parse_publish
-from node.broker import commands
 from node.errors import NotFound
-from node.limits import RUN_BYTES_MAX_DEFAULT
 from node.session.routing import route
 from node.session.script import Script
+from node.session.sorter import Sorter, confirm
 from node.wire import codec
 
 if TYPE_CHECKING:
     from node.session.channel import ChannelSession
-    from node.session.plans import Plan
     from node.wire.codec import PublishedRun
 
 RUN_BYTES = 256
 """What a run counts for beside its messages' bytes, so that empty messages are bounded too."""
 
 _RETURN_HEAD = struct.pack(">HHHB", 60, 50, 312, 8) + b"NO_ROUTE"
-
-
-class Receipt:
-    """Waits for as many replies as groups have messages, and confirms them.
-
-    Args:
-        channel: where they were published.
-        plan: one of those that lead to the groups which have to answer.
-
-    Attributes:
-        ranges: first and last confirm number, ascending; empty without confirms.
-        size_bytes: what the messages count for in the bounds.
-        runs: not submitted yet, in the order of their first message.
-    """
-
-    __slots__ = ("_awaited", "channel", "groups", "ranges", "runs", "session", "size_bytes")
-
-    def __init__(self, channel: "ChannelSession", plan: "Plan") -> None:
-        self.channel = channel
-        self.session = channel.session
-        self.groups = plan.groups
-        self.ranges: list[tuple[int, int]] = []
-        self.size_bytes = 0
-        self.runs: list[Run] = []
-        self._awaited = len(self.groups)
-
-    def answered(self, _value: object) -> None:
-        """One group has them (or has deleted the queue, with what would have been in it)."""
-        self._awaited -= 1
-        if self._awaited == 0:
-            _done(self.channel, self.ranges, self.size_bytes)
-
-    def expired(self) -> None:
-        """Messages have no deadline: a confirm comes late rather than wrongly."""
-        raise AssertionError
-
-    def abandoned(self) -> None:
-        """No answer will come: they count for nothing any more, and are never confirmed."""
-        if self._awaited > 0:
-            self._awaited = 0
-            self.session.release(self.size_bytes)
-
-    def submit(self) -> None:
-        """Send the runs on their way."""
-        runs, self.runs = self.runs, []
-        session = self.session
-        submit, last = session.node.submit, runs[-1]
-        for position, group in enumerate(self.groups):
-            # A group applies in order, so the answer to the last command is the answer to all.
-            ticket = session.tickets.issue(self, group, has_deadline=False)
-            for run in runs:
-                awaited = ticket if run is last else 0
-                submit(group, commands.enqueue(awaited, run.plan.targets[position], run.count, run.packed))
-
-
-class Run:
-    """Messages of a burst that go to the same queues."""
-
-    __slots__ = ("count", "packed", "packed_bytes", "plan", "receipt")
-
-    def __init__(self, plan: "Plan", receipt: Receipt) -> None:
-        self.plan = plan
-        self.receipt = receipt
-        self.count = 0
-        self.packed: list[bytes] = []
-        self.packed_bytes = 0
-
-
-class Sorter:
-    """Sorts the messages of a burst into runs."""
-
-    __slots__ = ("_channel", "_receipts", "_runs", "_uids")
-
-    def __init__(self, channel: "ChannelSession") -> None:
-        self._channel = channel
-        self._runs: dict[Plan, Run] = {}
-        self._receipts: dict[tuple[int, ...], Receipt] = {}
-        self._uids: set[int] = set()  # of all runs, once there are two
-
-    def add(self, plan: "Plan", first_seq: int, count: int, packed: bytes, size_bytes: int) -> None:
-        """Add messages to the run that goes where they go.
-
-        Args:
-            plan: to a queue at least.
-            first_seq: confirm number of the first, 0 without confirms.
-            count: messages.
-            packed: their records.
-            size_bytes: what they count for in the bounds.
-        """
-        run = self._runs.get(plan)
-        if run is None or run.packed_bytes + len(packed) > RUN_BYTES_MAX_DEFAULT:
-            run = self._begin(plan)
-        run.count += count
-        run.packed.append(packed)
-        run.packed_bytes += len(packed)
-        receipt = run.receipt
-        receipt.size_bytes += size_bytes
-        if first_seq:
-            ranges = receipt.ranges
-            if ranges and ranges[-1][1] + 1 == first_seq:
-                ranges[-1] = (ranges[-1][0], first_seq + count - 1)
-            else:
-                ranges.append((first_seq, first_seq + count - 1))
-
-    def submit(self) -> None:
-        """Send all on their way."""
-        for receipt in self._receipts.values():
-            receipt.submit()
-
-    def _begin(self, plan: "Plan") -> Run:
-        if self._runs and plan not in self._runs:
-            self._make_way(plan)
-        receipt = self._receipts.get(plan.groups)
-        if receipt is None:
-            receipt = self._receipts[plan.groups] = Receipt(self._channel, plan)
-        run = self._runs[plan] = Run(plan, receipt)
-        receipt.runs.append(run)
-        return run
-
-    def _make_way(self, plan: "Plan") -> None:
-        """Submit what there is if another run has a queue of this plan: its messages came before."""
-        if len(self._runs) == 1:
-            self._uids.update(*[known.uids for known in self._runs])
-        if not self._uids.isdisjoint(plan.uids):
-            self.submit()
-            self._runs, self._receipts, self._uids = {}, {}, set()
-        self._uids.update(plan.uids)
 
 
 def charged_bytes(runs: "list[PublishedRun]") -> int:
@@ -187,7 +57,7 @@ def publish(
             plan = known.get(args)
             if plan is not None:
                 sorter.add(plan, first_seq, count, packed, len(packed) + RUN_BYTES)
-            elif not _publish_slowly(channel, sorter, run, first_seq, is_current=is_current):
+            elif not _publish_slowly(channel, sorter, runs, done, first_seq, is_current=is_current):
                 break
             done += 1
             if first_seq:
@@ -212,37 +82,44 @@ def _publish_when_current(channel: "ChannelSession", runs: "list[PublishedRun]",
 
 
 def _publish_slowly(
-    channel: "ChannelSession", sorter: Sorter, run: "PublishedRun", first_seq: int, *, is_current: bool
+    channel: "ChannelSession",
+    sorter: Sorter,
+    runs: "list[PublishedRun]",
+    at: int,
+    first_seq: int,
+    *,
+    is_current: bool,
 ) -> bool:
     """Route a run anew. False, and nothing done: that no queue takes all of it is to be believed only when current."""
+    args, count, packed = runs[at]
     try:
-        parts = route(channel.session, run)
+        parts, fault = route(channel.session, runs[at])
     except NotFound:
         if is_current:
             raise
         return False
-    if not is_current and not all(plan.groups for plan, _, _ in parts):
+    if not is_current and not all(part.plan.groups for part in parts):
         return False
-    overhead_bytes = RUN_BYTES
-    for plan, count, packed in parts:
-        size_bytes = len(packed) + overhead_bytes
+    overhead_bytes = 0 if fault is not None else RUN_BYTES
+    for part in parts:
+        size_bytes = part.came_bytes + overhead_bytes
         overhead_bytes = 0
-        if plan.groups:
-            sorter.add(plan, first_seq, count, packed, size_bytes)
+        if part.plan.groups:
+            sorter.add(
+                part.plan, first_seq, part.count, part.packed, size_bytes, part.options, part.dedup_ids
+            )
         else:
-            if parse_publish(run[0]).mandatory:
-                _return(channel, count, packed)
-            _done(channel, [(first_seq, first_seq + count - 1)] if first_seq else [], size_bytes)
+            if parse_publish(args).mandatory:
+                _return(channel, part.count, part.packed)
+            ranges = [(first_seq, first_seq + part.count - 1)] if first_seq else []
+            confirm(channel, ranges, size_bytes)
         if first_seq:
-            first_seq += count
+            first_seq += part.count
+    if fault is not None:
+        done_bytes = sum([part.came_bytes for part in parts])
+        runs[at] = (args, count - sum([part.count for part in parts]), packed[done_bytes:])
+        raise fault
     return True
-
-
-def _done(channel: "ChannelSession", ranges: list[tuple[int, int]], size_bytes: int) -> None:
-    if ranges and not channel.gone:
-        channel.amqp.confirm(ranges)
-        channel.session.touch()
-    channel.session.release(size_bytes)
 
 
 def _return(channel: "ChannelSession", count: int, packed: bytes) -> None:

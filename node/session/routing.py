@@ -1,32 +1,55 @@
 """From the arguments of basic.publish to the queues: asked once for each plan that is not known yet.
 
-Only where a route depends on headers are single messages looked at.
+Single messages are looked at only where a route depends on headers, and where they are special: what such a message
+asks (`asked.py`) decides with which others it makes a part.
 """
 
 import struct
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from node.amqp.content import Publishing, parse_publish
 from node.broker.permissions import resource_name
-from node.errors import AccessRefused, NotFound
+from node.errors import AccessRefused, NotFound, PreconditionFailed
+from node.session.asked import KEPT_MAX, NO_OPTIONS, Asked, asked_by, kept_header
 from node.session.rules import check_access, ensure
 from node.wire import codec
+from node.wire.items import SPECIAL_FLAG, publish_args
+from node.wire.primitives import encode_longstr
 from node.wire.properties import decode_headers
 
 if TYPE_CHECKING:
+    from node.broker.commands import Options
     from node.session.plans import Plan
     from node.session.session import Session
     from node.wire.codec import PublishedRun
-
-Part = tuple["Plan", int, bytes]
-"""Plan, count, packed records of messages that go one way."""
 
 _LENGTHS = struct.Struct(">II")
 _FLAGS_BYTES = 1
 
 
-def route(session: "Session", run: "PublishedRun") -> list[Part]:
-    """Route a run whose plan is not known: the parts that go one way each, in order.
+class Part(NamedTuple):
+    """Messages that follow each other, go the same way and ask the same.
+
+    Args:
+        plan: where they go, perhaps nowhere.
+        count: how many there are.
+        packed: their records, as they are stored.
+        came_bytes: the size of their records as they came.
+        options: None where they ask nothing of their queues.
+        dedup_ids: of each message, or empty.
+    """
+
+    plan: "Plan"
+    count: int  # type: ignore[assignment]  # as in a run; tuple.count is not used
+    packed: bytes
+    came_bytes: int
+    options: "Options | None" = None
+    dedup_ids: tuple[bytes, ...] = ()
+
+
+def route(session: "Session", run: "PublishedRun") -> tuple[list[Part], PreconditionFailed | None]:
+    """Route a run whose plan is not known: its parts, in order, and the fault of the message after them if it has one.
 
     Raises:
         AccessRefused: 403, the user may not write to the exchange, or it is internal.
@@ -36,11 +59,13 @@ def route(session: "Session", run: "PublishedRun") -> list[Part]:
     publishing = parse_publish(args)
     _check(session, publishing.exchange)
     headers = _Headers(packed, len(args) - _FLAGS_BYTES)
+    if args[-1] & SPECIAL_FLAG:
+        return _route_special(session, run, publishing, headers)
     plan = _plan(session, publishing, headers)
     if not headers.asked:
         if plan.groups:
             session.plans.keep(args, plan)
-        return [(plan, count, packed)]
+        return [Part(plan, count, packed, len(packed))], None
     parts: list[tuple[Plan, int, int, int]] = []
     for number in range(count):
         if number:
@@ -52,7 +77,68 @@ def route(session: "Session", run: "PublishedRun") -> list[Part]:
             parts.append((plan, size + 1, start, headers.offset))
         else:
             parts.append((plan, 1, start, headers.offset))
-    return [(plan, size, packed[start:end]) for plan, size, start, end in parts]
+    return [Part(plan, size, packed[start:end], end - start) for plan, size, start, end in parts], None
+
+
+def _route_special(
+    session: "Session", run: "PublishedRun", publishing: Publishing, headers: "_Headers"
+) -> tuple[list[Part], PreconditionFailed | None]:
+    """Each message is a part: whoever sorts them joins those that can be."""
+    args, count, packed = run
+    args = publish_args(args, special=False)
+    parts: list[Part] = []
+    for _ in range(count):
+        try:
+            asked = asked_by(session, headers.header())
+        except PreconditionFailed as fault:
+            return parts, fault
+        plan = _plan_of(session, args, publishing, asked, headers)
+        start = headers.offset
+        headers.offset = codec.skip(packed, start, 1)
+        record = packed[start : headers.offset]
+        came_bytes = len(record)
+        if asked.is_rewritten:
+            record = _rewritten(record, len(args) - _FLAGS_BYTES)
+        options = _options_for(asked.options, plan.priority_max)
+        if asked.dedup_id:
+            parts.append(Part(plan, 1, record, came_bytes, options, (asked.dedup_id,)))
+        else:
+            parts.append(Part(plan, 1, record, came_bytes, None if options == NO_OPTIONS else options))
+    return parts, None
+
+
+@lru_cache(KEPT_MAX)
+def _options_for(options: "Options", priority_max: int) -> "Options":
+    """The options as queues with these priorities know them: what they cannot tell apart goes as one run."""
+    return options._replace(priority=min(options.priority, priority_max))
+
+
+def _plan_of(
+    session: "Session", args: bytes, publishing: Publishing, asked: Asked, headers: "_Headers"
+) -> "Plan":
+    """The plan of one special message; kept under its arguments and its further keys."""
+    key = args + b"".join(map(_encoded_key, asked.keys)) if asked.keys else args
+    plan = session.plans.known(session.node.topology.routes_version).get(key)
+    if plan is None:
+        headers.asked = False
+        plan = _plan(session, publishing, headers, asked.keys)
+        if plan.groups and not headers.asked:
+            session.plans.keep(key, plan)
+    return plan
+
+
+def _encoded_key(routing_key: str) -> bytes:
+    return encode_longstr(routing_key.encode("utf-8", "surrogateescape"))
+
+
+def _rewritten(record: bytes, exrk_bytes: int) -> bytes:
+    """The record with the content header that is to be stored."""
+    head_bytes, body_bytes = _LENGTHS.unpack_from(record)
+    header_start = _LENGTHS.size + exrk_bytes
+    body_start = _LENGTHS.size + head_bytes
+    header = kept_header(record[header_start:body_start])
+    lengths = _LENGTHS.pack(exrk_bytes + len(header), body_bytes)
+    return b"".join((lengths, record[_LENGTHS.size : header_start], header, record[body_start:]))
 
 
 def _check(session: "Session", name: str) -> None:
@@ -65,16 +151,22 @@ def _check(session: "Session", name: str) -> None:
         raise AccessRefused(f"cannot publish to internal {shown}")
 
 
-def _plan(session: "Session", publishing: Publishing, headers: "_Headers") -> "Plan":
+def _plan(
+    session: "Session", publishing: Publishing, headers: "_Headers", more_keys: tuple[str, ...] = ()
+) -> "Plan":
     exchange, routing_key, _ = publishing
-    records = session.node.topology.route(session.vhost, exchange, routing_key, headers.read) or ()
+    topology = session.node.topology
+    if more_keys:
+        records = topology.route_all(session.vhost, exchange, (routing_key, *more_keys), headers.read) or ()
+    else:
+        records = topology.route(session.vhost, exchange, routing_key, headers.read) or ()
     for record in records:
         ensure(session.shared, record)
     return session.plans.to(records)
 
 
 class _Headers:
-    """The headers table of one message of a run, and whether a route depended on it."""
+    """The content header of one message of a run, and whether a route depended on its headers table."""
 
     __slots__ = ("_exrk_bytes", "_packed", "asked", "offset")
 
@@ -84,9 +176,13 @@ class _Headers:
         self.offset = 0
         self.asked = False
 
+    def header(self) -> bytes:
+        """The content header of the message at `offset`."""
+        size, _ = _LENGTHS.unpack_from(self._packed, self.offset)
+        start = self.offset + _LENGTHS.size
+        return self._packed[start + self._exrk_bytes : start + size]
+
     def read(self) -> dict[str, Any]:
         """Decode the headers of the message at `offset`."""
         self.asked = True
-        size, _ = _LENGTHS.unpack_from(self._packed, self.offset)
-        start = self.offset + _LENGTHS.size
-        return decode_headers(self._packed[start + self._exrk_bytes : start + size])
+        return decode_headers(self.header())

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from node.wire.primitives import TABLE_DEPTH_MAX
-from node.wire.reference import frame_fault, header_fault
+from node.wire.content_header import frame_fault, header_fault
 
 cdef enum:
     FRAME_METHOD = 1

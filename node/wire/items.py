@@ -45,3 +45,9 @@ WAIT_BODY_FRAMES_MAX: Final = 16
 """Content that has begun to arrive is left in the buffer only within these three bounds. Beyond them its
 frames are handed out one by one: the buffer stays small, and a peer that dribbles cannot make each scan
 long."""
+
+
+def publish_args(args: bytes, *, special: bool) -> bytes:
+    """The arguments of basic.publish as a run has them; see `PublishedRun`."""
+    flags = args[-1] & PUBLISH_FLAGS | (SPECIAL_FLAG if special else 0)
+    return args[:-1] + bytes((flags,))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.wire import primitives
+from node.wire.content_header import check_header
 from node.wire.primitives import Reader, Table
-from node.wire.reference import check_header
 
 _HEADER_BYTES_MIN: Final = 14
 _HEADERS_FLAG: Final = 0x2000

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from node.wire import methods
 from node.wire.methods import Method, decode_method, method_frame
-from node.wire.properties import BasicProperties, encode_header
+from node.wire.properties import BasicProperties, decode_header, encode_header
 
 _FRAME = struct.Struct(">BHI")
 _CONTENT = (methods.BasicDeliver, methods.BasicGetOk, methods.BasicReturn)
@@ -15,11 +15,18 @@ M = TypeVar("M", bound=Method)
 
 
 class Received(NamedTuple):
-    """What the broker said: on a channel, a method, and the body where it has content."""
+    """What the broker said: on a channel, a method, and the body and the content header where it has content."""
 
     channel: int
     method: Any
     body: bytes | None = None
+    header: bytes | None = None
+
+    @property
+    def properties(self) -> BasicProperties:
+        """The properties of the content."""
+        assert self.header is not None, "no content"
+        return decode_header(self.header)[1]
 
 
 class Client:
@@ -75,7 +82,7 @@ class Client:
         return last.method
 
     def publish(self, routing_key: str, *bodies: bytes, channel: int = 1, **options: Any) -> None:
-        """Publish messages in one piece. Options: exchange, mandatory, headers."""
+        """Publish messages in one piece. Options: exchange, mandatory, headers, properties."""
         self.write(b"".join(content(channel, routing_key, body, **options) for body in bodies))
 
     def take(self) -> list[Received]:
@@ -106,16 +113,18 @@ class Client:
             class_id, method_id = struct.unpack_from(">HH", payload)
             method = decode_method(class_id << 16 | method_id, payload[4:])
             if isinstance(method, _CONTENT):
-                self._content = [channel, method, -1, b""]
+                self._content = [channel, method, -1, b"", b""]
             else:
                 self.received.append(Received(channel, method))
         elif kind in (2, 3):
             if kind == 2:
                 self._content[2] = struct.unpack_from(">Q", payload, 4)[0]
+                self._content[4] = payload
             else:
                 self._content[3] += payload
             if len(self._content[3]) == self._content[2]:
-                self.received.append(Received(self._content[0], self._content[1], self._content[3]))
+                channel, method, _, body, header = self._content
+                self.received.append(Received(channel, method, body, header))
 
 
 def content(
@@ -126,10 +135,11 @@ def content(
     exchange: str = "",
     mandatory: bool = False,
     headers: dict[str, Any] | None = None,
+    properties: BasicProperties | None = None,
 ) -> bytes:
     """The frames of one basic.publish with a small body."""
     publish = methods.BasicPublish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-    header = encode_header(len(body), BasicProperties(headers=headers))
+    header = encode_header(len(body), properties or BasicProperties(headers=headers))
     frames = method_frame(channel, publish) + _frame(2, channel, header)
     return frames + (_frame(3, channel, body) if body else b"")
 

@@ -36,6 +36,7 @@ class Loopback:
         self.held: dict[int, None] = {}
         self.patient = 0  # of these, commands that nobody waits for
         self.submitted = 0
+        self.commands: list[tuple[int, bytes]] = []  # of this node: group, command
         self._indexes: dict[int, int] = {}
         self._waiting: dict[int, list[tuple[int, bytes]]] = {}
         self._barriers: list[tuple[int, int]] = []
@@ -55,6 +56,7 @@ class Loopback:
         """Queue a command of this node."""
         self.submitted += 1
         self.patient += is_patient
+        self.commands.append((group, b"".join(parts)))
         self._waiting.setdefault(group, []).append((NODE, b"".join(parts)))
 
     def barrier(self, group: int, ticket: int) -> None:

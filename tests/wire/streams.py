@@ -9,11 +9,11 @@ from types import ModuleType
 from hypothesis import strategies as st
 
 from node.wire import reference
-from node.wire.items import ACK, BODY, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, PublishedRun
+from node.wire.content_header import REPLY_TO
+from node.wire.items import ACK, BODY, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, PublishedRun, publish_args
 from node.wire.methods import BasicAck, BasicPublish, ChannelClose, QueueDeclare, frame, method_frame
 from node.wire.primitives import Decimal
 from node.wire.properties import BasicProperties, encode_header
-from node.wire.reference import REPLY_TO, publish_args
 
 PUBLISH_ID = 60 << 16 | 40
 ACK_ID = 60 << 16 | 80
