@@ -15,7 +15,7 @@ from node.broker.values import show
 from node.errors import PreconditionFailed
 from node.wire.content_header import REPLY_TO
 from node.wire.primitives import Timestamp, type_name
-from node.wire.properties import BasicProperties, decode_header, encode_header
+from node.wire.properties import AskingProperties, decode_asking, decode_header, encode_header
 
 if TYPE_CHECKING:
     from node.session.session import Session
@@ -32,7 +32,6 @@ DEDUP_ID_BYTES_MAX = 255
 NO_OPTIONS = Options()
 
 _PROPERTIES_OFFSET = 12
-_NO_BODY = b"\x00\x3c\x00\x00" + bytes(8)
 _REPLY_TO = REPLY_TO.decode()
 _INTEGER = re.compile(r"([+-]?[0-9]+)(.*)", re.DOTALL)
 
@@ -90,7 +89,7 @@ def _check_impersonator(session: "Session", claimed: str) -> None:
 
 def _read(properties: bytes) -> Asked:
     """Read encoded properties; a fault is kept rather than raised, because a wrong user id comes before it."""
-    _, decoded = decode_header(_NO_BODY + properties)
+    decoded = decode_asking(properties)
     try:
         return _meaning(decoded)
     except PreconditionFailed as error:
@@ -100,7 +99,7 @@ def _read(properties: bytes) -> Asked:
 _read_kept = lru_cache(KEPT_MAX)(_read)
 
 
-def _meaning(properties: BasicProperties) -> Asked:
+def _meaning(properties: AskingProperties) -> Asked:
     ttl_ms = -1 if properties.expiration is None else _expiration(properties.expiration)
     headers = properties.headers or {}
     keys = _routing_keys(headers, "CC") + _routing_keys(headers, "BCC")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from cluster.types import METADATA_GROUP
 from node.amqp.content import parse_publish
 from node.errors import NotFound
-from node.session.routing import route
+from node.session.routing import Part, route
 from node.session.script import Script
-from node.session.sorter import Sorter, confirm
+from node.session.sorter import Sorter, SpecialKind, confirm
 from node.wire import codec
 
 if TYPE_CHECKING:
     from node.session.channel import ChannelSession
+    from node.session.plans import Plan
     from node.wire.codec import PublishedRun
 
 RUN_BYTES = 256
@@ -105,9 +106,8 @@ def _publish_slowly(
         size_bytes = part.came_bytes + overhead_bytes
         overhead_bytes = 0
         if part.plan.groups:
-            sorter.add(
-                part.plan, first_seq, part.count, part.packed, size_bytes, part.options, part.dedup_ids
-            )
+            run = sorter.add(_kind(part), first_seq, part.count, part.packed, size_bytes)
+            run.dedup_ids += part.dedup_ids
         else:
             if parse_publish(args).mandatory:
                 _return(channel, part.count, part.packed)
@@ -120,6 +120,12 @@ def _publish_slowly(
         runs[at] = (args, count - sum([part.count for part in parts]), packed[done_bytes:])
         raise fault
     return True
+
+
+def _kind(part: Part) -> "Plan | SpecialKind":
+    if part.options is None:
+        return part.plan
+    return SpecialKind(part.plan, part.options, bool(part.dedup_ids))
 
 
 def _return(channel: "ChannelSession", count: int, packed: bytes) -> None:

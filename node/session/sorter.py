@@ -5,7 +5,7 @@ queue keeps the order in which it was sent messages, and two runs of a burst nev
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from node.broker import commands
 from node.broker.effects import Refused
@@ -15,8 +15,23 @@ if TYPE_CHECKING:
     from node.session.channel import ChannelSession
     from node.session.plans import Plan
 
-_Kind: TypeAlias = "Plan | tuple[Plan, commands.Options, bool]"
-"""What the messages of a run have in common: where they go; what they ask and whether they have dedup ids."""
+
+class SpecialKind(NamedTuple):
+    """What special messages of a run have in common.
+
+    Args:
+        plan: where they go.
+        options: what they ask of their queues, without dedup ids.
+        has_dedup_ids: each of them has one.
+    """
+
+    plan: "Plan"
+    options: commands.Options
+    has_dedup_ids: bool
+
+
+_Kind: TypeAlias = "Plan | SpecialKind"
+"""Plain messages of a run have only their plan in common."""
 
 
 class Sorter:
@@ -31,36 +46,22 @@ class Sorter:
         self._shared: dict[tuple[int, ...], Receipt] = {}  # by groups, those that any run may join
         self._uids: set[int] = set()  # of all runs, once there are two
 
-    def add(  # noqa: PLR0917 - once for each run of a burst; keywords cost as much as a message
-        self,
-        plan: "Plan",
-        first_seq: int,
-        count: int,
-        packed: bytes,
-        size_bytes: int,
-        options: "commands.Options | None" = None,
-        dedup_ids: tuple[bytes, ...] = (),
-    ) -> None:
-        """Add messages to the run that goes where they go.
+    def add(self, kind: _Kind, first_seq: int, count: int, packed: bytes, size_bytes: int) -> "Run":
+        """Add messages to the run of their kind, and return it.
 
         Args:
-            plan: to a queue at least.
+            kind: with a plan that leads to a queue at least.
             first_seq: confirm number of the first, 0 without confirms.
             count: messages.
             packed: their records.
             size_bytes: what they count for in the bounds.
-            options: what they ask of their queues, None: nothing.
-            dedup_ids: of each message, or empty.
         """
-        kind = plan if options is None else (plan, options, bool(dedup_ids))
         run = self._runs.get(kind)
         if run is None or run.packed_bytes + len(packed) > RUN_BYTES_MAX_DEFAULT:
-            run = self._begin(kind, plan, options, is_refusable=plan.may_refuse and first_seq > 0)
+            run = self._begin(kind, has_confirms=first_seq > 0)
         run.count += count
         run.packed.append(packed)
         run.packed_bytes += len(packed)
-        if dedup_ids:
-            run.dedup_ids += dedup_ids
         receipt = run.receipt
         receipt.size_bytes += size_bytes
         if first_seq:
@@ -69,27 +70,29 @@ class Sorter:
                 ranges[-1] = (ranges[-1][0], first_seq + count - 1)
             else:
                 ranges.append((first_seq, first_seq + count - 1))
+        return run
 
     def submit(self) -> None:
         """Send all on their way."""
         for receipt in self._receipts:
             receipt.submit()
 
-    def _begin(
-        self, kind: "_Kind", plan: "Plan", options: "commands.Options | None", *, is_refusable: bool
-    ) -> "Run":
+    def _begin(self, kind: _Kind, *, has_confirms: bool) -> "Run":
+        plan, options = (kind.plan, kind.options) if isinstance(kind, SpecialKind) else (kind, None)
         if self._runs and kind not in self._runs:
             self._make_way(plan)
-        receipt = self._refusable(plan) if is_refusable else self._shared.get(plan.groups)
-        if receipt is None:
-            receipt = self._shared[plan.groups] = Receipt(self._channel, plan)
-            self._receipts.append(receipt)
-        run = self._runs[kind] = Run(plan, receipt, options)
-        receipt.runs.append(run)
+        run = self._runs[kind] = Run(plan, self._receipt(plan, has_confirms=has_confirms), options)
+        run.receipt.runs.append(run)
         return run
 
-    def _refusable(self, plan: "Plan") -> "Receipt":
-        receipt = RefusableReceipt(self._channel, plan)
+    def _receipt(self, plan: "Plan", *, has_confirms: bool) -> "Receipt":
+        """The receipt of all that go to the same groups; a new one where an answer counts the run's own messages."""
+        if plan.may_refuse and has_confirms:
+            receipt: Receipt = RefusableReceipt(self._channel, plan)
+        elif plan.groups in self._shared:
+            return self._shared[plan.groups]
+        else:
+            receipt = self._shared[plan.groups] = Receipt(self._channel, plan)
         self._receipts.append(receipt)
         return receipt
 

@@ -27,7 +27,7 @@ _HEADERS, _PRIORITY, _REPLY_TO = 2, 4, 6
 """The places of properties that do so at times."""
 REPLY_TO: Final = b"amq.rabbitmq.reply-to"
 """The queue that a client names in `reply-to` for replies without a queue."""
-ASKING_HEADERS: Final = (b"CC", b"BCC", b"x-delay", b"x-deliver-at", b"x-dedup-id")
+ASKING_HEADERS: Final = frozenset((b"CC", b"BCC", b"x-delay", b"x-deliver-at", b"x-dedup-id"))
 """The headers that do."""
 _VALUE_SIZES: Final = {
     **dict.fromkeys(b"tbB", 1),
@@ -138,7 +138,7 @@ def _header_names(payload: bytes) -> set[bytes]:
     while pos < end:
         value = pos + 1 + payload[pos]
         names.add(payload[pos + 1 : value])
-        pos = _skip_value(payload, value, end, 1)
+        pos = skip_value(payload, value, end, 1)
     return names
 
 
@@ -153,13 +153,13 @@ def _skip_nested(data: bytes, pos: int, end: int, *, is_table: bool, depth: int)
     while pos < inner_end:
         if is_table:
             pos += 1 + data[pos]
-        pos = _skip_value(data, pos, inner_end, depth)
+        pos = skip_value(data, pos, inner_end, depth)
         if pos < 0:
             return -1
     return pos
 
 
-def _skip_value(data: bytes, pos: int, end: int, depth: int) -> int:
+def skip_value(data: bytes, pos: int, end: int, depth: int) -> int:
     """The offset after the tagged value at `pos`; negative if it does not add up within `end`."""
     if pos >= end:
         return -1

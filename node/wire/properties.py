@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.wire import primitives
-from node.wire.content_header import check_header
+from node.wire.content_header import ASKING_HEADERS, check_header, skip_value
 from node.wire.primitives import Reader, Table
 
 _HEADER_BYTES_MIN: Final = 14
@@ -92,6 +92,73 @@ def decode_headers(payload: bytes) -> Table:
         if payload[12] << 8 & flag:
             reader.take(reader.octet())
     return reader.table()
+
+
+class AskingProperties(NamedTuple):
+    """The properties that may ask something of the broker; None where the publisher did not set one.
+
+    Args:
+        headers: only those of ASKING_HEADERS.
+        priority, reply_to, expiration, user_id: as in `BasicProperties`.
+    """
+
+    headers: Table | None
+    priority: int | None
+    reply_to: str | None
+    expiration: str | None
+    user_id: str | None
+
+
+def decode_asking(properties: bytes) -> AskingProperties:
+    """What `decode_header` would say of these properties, without a look at the others.
+
+    Args:
+        properties: of a content header that adds up, from its flags on.
+    """
+    flags = properties[0] << 8 | properties[1]
+    pos = 2
+    if flags & 0x8000:
+        pos += 1 + properties[pos]
+    if flags & 0x4000:
+        pos += 1 + properties[pos]
+    headers, pos = _asking_headers(properties, pos) if flags & _HEADERS_FLAG else (None, pos)
+    pos += bool(flags & 0x1000)
+    priority = properties[pos] if flags & 0x0800 else None
+    pos += bool(flags & 0x0800)
+    if flags & 0x0400:
+        pos += 1 + properties[pos]
+    reply_to, pos = _text(properties, pos) if flags & 0x0200 else (None, pos)
+    expiration, pos = _text(properties, pos) if flags & 0x0100 else (None, pos)
+    if not flags & 0x0010:
+        return AskingProperties(headers, priority, reply_to, expiration, None)
+    if flags & 0x0080:
+        pos += 1 + properties[pos]
+    pos += 8 * bool(flags & 0x0040)
+    if flags & 0x0020:
+        pos += 1 + properties[pos]
+    return AskingProperties(headers, priority, reply_to, expiration, _text(properties, pos)[0])
+
+
+def _text(data: bytes, pos: int) -> tuple[str, int]:
+    end = pos + 1 + data[pos]
+    return data[pos + 1 : end].decode("utf-8", "surrogateescape"), end
+
+
+def _asking_headers(data: bytes, pos: int) -> tuple[Table, int]:
+    headers: Table = {}
+    end = pos + 4 + int.from_bytes(data[pos : pos + 4], "big")
+    pos += 4
+    while pos < end:
+        start = pos + 1
+        pos = start + data[pos]
+        name = data[start:pos]
+        if name in ASKING_HEADERS:
+            reader = Reader(data, pos, text_errors="surrogateescape")
+            headers[name.decode("ascii")] = reader.value()
+            pos = reader.offset
+        else:
+            pos = skip_value(data, pos, end, 1)
+    return headers, end
 
 
 def encode_header(body_size: int, properties: BasicProperties) -> bytes:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from node.errors import UnexpectedFrame
-from node.wire.properties import BasicProperties, decode_header, decode_headers, encode_header
-from tests.wire.streams import PROPERTIES
+from node.wire.properties import BasicProperties, decode_asking, decode_header, decode_headers, encode_header
+from tests.wire.streams import ASKING_NAMES, PROPERTIES
 
 # AMQP 1.8.1, typed in: name and flag
 FLAGS = {
@@ -46,6 +46,19 @@ def test_properties_survive_a_round_trip(properties: BasicProperties) -> None:
     assert size == 7
     assert encode_header(7, decoded) == payload
     assert str(decode_headers(payload)) == str(decoded.headers or {})
+
+
+@settings(max_examples=500, deadline=None)
+@given(PROPERTIES)
+def test_asking_properties_are_those_of_the_whole_decode(properties: BasicProperties) -> None:
+    """The short way says the same as the long one, of what it tells."""
+    payload = encode_header(7, properties)
+    asking, whole = decode_asking(payload[12:]), decode_header(payload)[1]
+    for name in ("priority", "reply_to", "expiration", "user_id"):
+        assert getattr(asking, name) == getattr(whole, name)
+    headers = whole.headers
+    expected = None if headers is None else {key: headers[key] for key in headers if key in ASKING_NAMES}
+    assert str(asking.headers) == str(expected)
 
 
 def test_property_that_is_not_utf_8_survives() -> None:
