@@ -17,6 +17,7 @@ _PAYLOAD_BYTES: Final = 13
 _BASIC: Final = 60
 _ACK: Final = 80
 _NACK: Final = 120
+_REQUEUE: Final = 2
 
 
 class Confirms:
@@ -108,6 +109,8 @@ class Confirms:
         told.insert(at, (first, last))
 
     def _frame(self, seq: int, *, ok: bool, multiple: bool) -> bytes:
-        # basic.ack and basic.nack share a layout: the tag, then bits, of which `requeue` means nothing here.
+        # basic.ack and basic.nack share a layout: the tag, then bits. `requeue` means nothing to a publisher, but
+        # clients know its default, true, from RabbitMQ.
         method_id = _ACK if ok else _NACK
-        return _FRAME.pack(1, self.channel, _PAYLOAD_BYTES, _BASIC, method_id, seq, multiple, 0xCE)
+        bits = multiple if ok else multiple | _REQUEUE
+        return _FRAME.pack(1, self.channel, _PAYLOAD_BYTES, _BASIC, method_id, seq, bits, 0xCE)

@@ -16,8 +16,8 @@ from node.wire.primitives import type_name
 Arguments = Mapping[str, Any]
 Check = Callable[[Any, Arguments], str | None]
 
-EXPIRY_MS_MAX = 4_294_967_295
-"""The longest time that RabbitMQ takes: what an Erlang timer holds."""
+EXPIRY_MS_MAX = 315_360_000_000
+"""The longest time that RabbitMQ takes: ten years."""
 
 PRIORITY_MAX = 255
 NAME_PREFIX_BYTES_MAX = 64
@@ -39,7 +39,7 @@ def _positive(value: Any, arguments: Arguments) -> str | None:
 
 def _milliseconds(value: Any, arguments: Arguments) -> str | None:
     return _not_negative(value, arguments) or (
-        f"{{value_too_big,{value}}}" if value > EXPIRY_MS_MAX else None
+        f"{{value_too_large,{value}}}" if value > EXPIRY_MS_MAX else None
     )
 
 

@@ -25,6 +25,8 @@ KEPT_MAX = 1024
 """Sets of properties whose meaning is kept: most publishers ask the same with each message."""
 KEPT_BYTES_MAX = 512
 """The longest of them, encoded."""
+DELAY_MS_MAX = (1 << 32) - 1
+"""As the plugin for delayed messages takes at most."""
 DELIVER_AT_MS_MAX = 253_402_300_799_999
 """The end of the year 9999."""
 DEDUP_ID_BYTES_MAX = 255
@@ -33,6 +35,10 @@ NO_OPTIONS = Options()
 
 _PROPERTIES_OFFSET = 12
 _REPLY_TO = REPLY_TO.decode()
+_ESCAPES = {
+    ord(octet): "\\" + letter for octet, letter in zip('\b\t\n\v\f\r\x1b"\\', 'btnvfre"\\', strict=True)
+}
+"""How Erlang writes what else would not be seen or would end a string."""
 _INTEGER = re.compile(r"([+-]?[0-9]+)(.*)", re.DOTALL)
 
 
@@ -106,7 +112,7 @@ def _meaning(properties: AskingProperties) -> Asked:
     options = Options(
         priority=properties.priority or 0,
         ttl_ms=ttl_ms,
-        delay_ms=_milliseconds(headers, "x-delay", EXPIRY_MS_MAX),
+        delay_ms=_milliseconds(headers, "x-delay", DELAY_MS_MAX),
         deliver_at_ms=_milliseconds(headers, "x-deliver-at", DELIVER_AT_MS_MAX),
     )
     is_rewritten = "BCC" in headers or properties.reply_to == _REPLY_TO
@@ -124,16 +130,17 @@ def _expiration(text: str) -> int:
         ttl_ms = int(found[1])
         if 0 <= ttl_ms <= EXPIRY_MS_MAX:
             return ttl_ms
-        reason = f"{{value_negative,{ttl_ms}}}" if ttl_ms < 0 else f"{{value_too_big,{ttl_ms}}}"
+        reason = f"{{value_negative,{ttl_ms}}}" if ttl_ms < 0 else f"{{value_too_large,{ttl_ms}}}"
     raise PreconditionFailed(f"invalid expiration '{text}': {reason}")
 
 
 def _erlang_string(text: str) -> str:
-    """A list of bytes as Erlang prints it: as text where it is printable."""
-    if text.isascii() and text.isprintable():
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return f"[{','.join(map(str, text.encode('utf-8', 'surrogateescape')))}]"
+    """A list of bytes as Erlang prints it: as text where all of it is printable Latin-1, else as numbers."""
+    octets = text.encode("utf-8", "surrogateescape")
+    if all(octet in _ESCAPES or 32 <= octet < 127 or octet >= 160 for octet in octets):
+        shown = octets.decode("latin-1").translate(_ESCAPES).encode("latin-1")
+        return f'"{shown.decode("utf-8", "surrogateescape")}"'
+    return f"[{','.join(map(str, octets))}]"
 
 
 def _routing_keys(headers: "Table", name: str) -> tuple[str, ...]:
@@ -161,7 +168,7 @@ def _milliseconds(headers: "Table", name: str, value_max: int) -> int:
     if time_ms is None:
         raise PreconditionFailed(f"invalid {name} '{show(value)}': no_integer")
     if time_ms > value_max:
-        raise PreconditionFailed(f"invalid {name} '{show(value)}': {{value_too_big,{time_ms}}}")
+        raise PreconditionFailed(f"invalid {name} '{show(value)}': {{value_too_large,{time_ms}}}")
     return max(0, time_ms)
 
 

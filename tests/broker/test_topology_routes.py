@@ -23,6 +23,34 @@ def test_default_exchange_routes_to_the_queue_of_that_name() -> None:
     assert topology.route("no", "q") is None
 
 
+def test_route_of_several_keys_is_all_that_they_lead_to() -> None:
+    """Sender-selected distribution: direct and topic exchanges look at each key, each queue comes once, by age."""
+    topology = Topology()
+    for name in ("a", "b", "c"):
+        topology.queue(name)
+    topology.exchange("t", "topic")
+    topology.link("amq.direct", "t", "2")
+    topology.bind("amq.direct", "c", "1")
+    topology.bind("t", "a", "#")
+    topology.bind("amq.headers", "b", arguments={"x-match": "any", "kind": 1})
+    assert topology.route_all("amq.direct", "1", "1") == ["c"]
+    assert topology.route_all("amq.direct", "1", "2", "3") == ["a", "c"]
+    assert topology.route_all("", "c", "none", "a") == ["a", "c"]
+    assert topology.route_all("amq.headers", "1", "2", headers={"kind": 1}) == ["b"]
+    assert topology.route_all("none", "1") is None
+
+
+def test_alternate_exchange_gets_what_no_key_leads_anywhere() -> None:
+    """AMQP 3.1.3.1 by name: also where the default exchange is the alternate."""
+    topology = Topology()
+    topology.queue("q")
+    topology.queue("p")
+    topology.exchange("d", "direct", arguments={"alternate-exchange": ""})
+    topology.bind("d", "q", "k")
+    assert topology.route_all("d", "k", "p") == ["q"]
+    assert topology.route_all("d", "x", "p") == ["p"]
+
+
 def test_route_follows_bindings_between_exchanges_in_a_circle() -> None:
     """Each queue gets the message once, and a cycle ends."""
     topology = Topology()

@@ -66,6 +66,10 @@ class Topology:
         records = self.machine.route("/", exchange, key, lambda: headers or {})
         return None if records is None else [record.name for record in records]
 
+    def route_all(self, exchange: str, *keys: str, headers: dict[str, Any] | None = None) -> list[str] | None:
+        records = self.machine.route_all("/", exchange, keys, lambda: headers or {})
+        return None if records is None else [record.name for record in records]
+
 
 def queue(name: str, **changes: Any) -> tuple[bytes, ...]:
     values: dict[str, Any] = {

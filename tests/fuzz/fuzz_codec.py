@@ -37,6 +37,12 @@ SEEDS = (
     message(
         1, b"hello world", piece=4, properties=BasicProperties(headers={"a": [1, {"b": None}]}, type="t")
     ),
+    message(
+        1, b"x", properties=BasicProperties(headers={"CC": ["a"], "x-delay": 5}, priority=1, expiration="9")
+    )
+    + message(
+        1, b"y", properties=BasicProperties(headers={"x-dedup-id": "z"}, reply_to="amq.rabbitmq.reply-to")
+    ),
     b"".join(method_frame(1, BasicAck(delivery_tag=tag)) for tag in (1, 2, 3, 9)) + frame(8, 0, b""),
     method_frame(1, QueueDeclare(queue="q", arguments={"x-max-length": 5, "t": 1.5, "n": {"d": [b"x"]}})),
     method_frame(0, ConnectionStartOk(client_properties={"product": "x"}, response=b"\0guest\0guest")),

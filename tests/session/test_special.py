@@ -126,7 +126,7 @@ def test_impersonator_may_claim_any_user_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ttl_ms"), [("0", 0), ("60000", 60000), ("+7", 7), ("007", 7), ("4294967295", 4294967295)]
+    ("text", "ttl_ms"), [("0", 0), ("60000", 60000), ("+7", 7), ("007", 7), ("315360000000", 315360000000)]
 )
 def test_expiration_is_the_time_to_live(text: str, ttl_ms: int) -> None:
     assert _options_of(expiration=text) == Options(ttl_ms=ttl_ms)
@@ -138,17 +138,19 @@ def test_expiration_is_the_time_to_live(text: str, ttl_ms: int) -> None:
         ("12x", '{leftover_string,"x"}'),
         ("1.5", '{leftover_string,".5"}'),
         ('1"\\', '{leftover_string,"\\"\\\\"}'),
-        ("1\t", "[9]"),
+        ("1\t\x1b", '{leftover_string,"\\t\\e"}'),
+        ("1\x01", "{leftover_string,[1]}"),
+        ("1é", '{leftover_string,"é"}'),
+        ("1€", "{leftover_string,[226,130,172]}"),
         ("", "no_integer"),
         ("abc", "no_integer"),
         (" 1", "no_integer"),
         ("-", "no_integer"),
         ("-1", "{value_negative,-1}"),
-        ("4294967296", "{value_too_big,4294967296}"),
+        ("315360000001", "{value_too_large,315360000001}"),
     ],
 )
 def test_expiration_that_is_no_time_is_refused(text: str, reason: str) -> None:
-    reason = "{leftover_string,[9]}" if reason == "[9]" else reason
     assert _refusal_of(expiration=text) == f"invalid expiration '{text}': {reason}"
 
 
@@ -256,9 +258,9 @@ def test_headers_become_options(headers: dict[str, Any], options: Options | None
         ({"x-delay": "soon"}, "invalid x-delay 'soon': no_integer"),
         ({"x-delay": True}, "invalid x-delay 'true': no_integer"),
         ({"x-delay": float("nan")}, "invalid x-delay 'nan': no_integer"),
-        ({"x-delay": 1 << 32}, "invalid x-delay '4294967296': {value_too_big,4294967296}"),
+        ({"x-delay": 1 << 32}, "invalid x-delay '4294967296': {value_too_large,4294967296}"),
         ({"x-deliver-at": None}, "invalid x-deliver-at 'undefined': no_integer"),
-        ({"x-deliver-at": 1 << 62}, f"invalid x-deliver-at '{1 << 62}': {{value_too_big,{1 << 62}}}"),
+        ({"x-deliver-at": 1 << 62}, f"invalid x-deliver-at '{1 << 62}': {{value_too_large,{1 << 62}}}"),
         ({"x-dedup-id": 7}, "invalid x-dedup-id: expected longstr, got signedint"),
         ({"x-dedup-id": "x" * 256}, "invalid x-dedup-id: longer than 255 bytes"),
     ],
@@ -374,10 +376,6 @@ def _held_up(broker: Loopback, client: Client, frames: bytes) -> dict[int, list[
     return tickets
 
 
-def _nack(tag: int, *, multiple: bool) -> m.BasicNack:
-    return m.BasicNack(tag, multiple=multiple, requeue=False)
-
-
 def _answer(broker: Loopback, group: int, ticket: int, value: object) -> None:
     broker.frontend.on_effects(group, [Reply(ticket, value)])
     broker.run()
@@ -392,9 +390,9 @@ def test_refused_messages_are_nacked_and_the_others_confirmed() -> None:
     _answer(broker, group, ticket, Refused(((1, 2), (4, 5))))
     assert client.take_methods() == [
         m.BasicAck(2, multiple=False),
-        _nack(4, multiple=True),
+        m.BasicNack(4, multiple=True),
         m.BasicAck(5, multiple=False),
-        _nack(7, multiple=True),
+        m.BasicNack(7, multiple=True),
     ]
     assert broker.frontend.pending_bytes == 0
 
@@ -409,8 +407,8 @@ def test_refusals_count_within_the_messages_of_the_full_queue() -> None:
     ((group, (plain, full)),) = tickets.items()
     _answer(broker, group, full, Refused(((0, 1),)))
     assert client.take_methods() == [
-        _nack(3, multiple=False),
-        _nack(5, multiple=False),
+        m.BasicNack(3, multiple=False),
+        m.BasicNack(5, multiple=False),
         m.BasicAck(6, multiple=False),
     ]
     _answer(broker, group, plain, 0)
@@ -431,7 +429,7 @@ def test_message_that_one_of_its_queues_refused_is_nacked_once_all_have_answered
     _answer(broker, one, first, Refused(((1, 1),)))
     assert client.take() == []
     _answer(broker, other, second, Refused(((0, 1),)))
-    assert client.take_methods() == [_nack(3, multiple=True), m.BasicAck(5, multiple=True)]
+    assert client.take_methods() == [m.BasicNack(3, multiple=True), m.BasicAck(5, multiple=True)]
 
 
 def test_refusal_without_confirms_tells_nobody() -> None:
