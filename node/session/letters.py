@@ -169,7 +169,7 @@ class Outlet:
             ensure(self._shared, target)
         self._plans.known(topology.routes_version)
         packed = pack_record(exchange, keys[0], properties, message.body)
-        return self._plans.to(found.values()), properties.priority or 0, packed, end
+        return self._plans.to(list(found.values())), properties.priority or 0, packed, end
 
     def _submit(self, parcel: Parcel | None, low: int) -> None:
         if parcel is None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.broker import commands, topology_commands
+from node.broker import commands_read, topology_commands
 from node.broker.commands import Kind, Options
 from node.broker.effects import Refused, Reply
 from node.session.sorter import _told_apart
@@ -61,9 +61,9 @@ def _runs(broker: Loopback) -> list[tuple[int, Options | None]]:
     found: list[tuple[int, Options | None]] = []
     for _, data in broker.commands:
         if data[0] == Kind.ENQUEUE:
-            found.append((commands.decode_enqueue(data, 5, len(data))[1], None))
+            found.append((commands_read.decode_enqueue(data, 5, len(data))[1], None))
         elif data[0] == Kind.ENQUEUE_WITH:
-            _, count, _, options = commands.decode_enqueue_with(data, 5, len(data))
+            _, count, _, options = commands_read.decode_enqueue_with(data, 5, len(data))
             found.append((count, options))
     broker.commands.clear()
     return found
@@ -369,7 +369,7 @@ def _held_up(broker: Loopback, client: Client, frames: bytes) -> dict[int, list[
     tickets: dict[int, list[int]] = {}
     for group, data in broker.commands:
         if data[0] in (Kind.ENQUEUE, Kind.ENQUEUE_WITH):
-            ticket, _, _ = commands.decode_enqueue(data, 5, len(data))
+            ticket, _, _ = commands_read.decode_enqueue(data, 5, len(data))
             tickets.setdefault(group, []).append(ticket)
     for group in (1, 2):
         broker.drop_held(group)
