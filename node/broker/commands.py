@@ -40,7 +40,7 @@ _ATTACH = struct.Struct(">QQQQIBi")
 _GET = struct.Struct(">QQQQ")
 _SETTLE = struct.Struct(">QI")
 _GIVE_BACK = struct.Struct(">QBI")
-_PREFETCH_MAX = 0xFFFFFFFF
+PREFETCH_MAX = 0xFFFFFFFF
 
 
 class Kind(IntEnum):
@@ -62,6 +62,10 @@ class Kind(IntEnum):
     TICK = 12
     ENQUEUE = 13
     ENQUEUE_WITH = 14
+    FENCE = 15
+    RESIZE = 18
+    PROBE = 19
+    ANSWER = 20
 
 
 # An attribute of an enum costs a lookup, and these are asked for with each command.
@@ -69,6 +73,11 @@ _KIND_MIN = int(min(Kind))
 _KIND_MAX = int(max(Kind))
 _KIND_ENQUEUE = int(Kind.ENQUEUE)
 _KIND_ENQUEUE_WITH = int(Kind.ENQUEUE_WITH)
+
+
+_UNTICKETED = (Kind.SETTLE, Kind.GIVE_BACK, Kind.DISCARD, Kind.TICK, Kind.RESIZE, Kind.PROBE, Kind.ANSWER)
+_TICKETED = frozenset(Kind) - frozenset(_UNTICKETED)
+"""Kinds whose body starts with the ticket of a reply that the group itself gives."""
 
 
 class MalformedCommand(ValueError):
@@ -220,7 +229,7 @@ def attach(
         priority: x-priority, higher first.
     """
     flags = no_ack | exclusive << 1
-    limit = min(prefetch, _PREFETCH_MAX)
+    limit = min(prefetch, PREFETCH_MAX)
     clamped = max(-(1 << 31), min(priority, (1 << 31) - 1))
     return _command(Kind.ATTACH, _ATTACH.pack(ticket, session, consumer, uid, limit, flags, clamped))
 
@@ -275,6 +284,40 @@ def close_session(ticket: int, session: int) -> Parts:
 def tick() -> Parts:
     """Let the machine go on with work it put off (`Duties.unfinished`)."""
     return _command(Kind.TICK, b"")
+
+
+def fence(ticket: int) -> Parts:
+    """Nothing; replies None when all that was submitted before is done."""
+    return _command(Kind.FENCE, _TICKET.pack(ticket))
+
+
+def resize(consumer: int, prefetch: int) -> Parts:
+    """From now on the consumer may hold `prefetch` messages (0: no limit); what it holds beyond stays with it."""
+    return _command(Kind.RESIZE, _TICKET_UID.pack(consumer, prefetch))
+
+
+def probe(ticket: int, uid: int) -> Parts:
+    """Ask the owner of a memory group whether it has a queue; its node answers with `answer`."""
+    return _command(Kind.PROBE, _TICKET_UID.pack(ticket, uid))
+
+
+def answer(ticket: int, value: int) -> Parts:
+    """The answer to `probe`, submitted to the memory group of the node that asked: 1 or 0."""
+    return _command(Kind.ANSWER, _TICKET_UID.pack(ticket, value))
+
+
+def tickets(parts: Parts) -> list[int]:
+    """The tickets, not 0, of commands that were joined; each command begins with a part of its own."""
+    found = []
+    left = 0
+    for part in parts:
+        if left == 0:
+            kind, length = _HEAD.unpack_from(part)
+            left = _HEAD.size + length
+            if kind in _TICKETED and (ticket := _TICKET.unpack_from(part, _HEAD.size)[0]):
+                found.append(ticket)
+        left -= len(part)
+    return found
 
 
 # --- decoders: what `apply` and the reader of an entry see -------------------------------------------
@@ -376,8 +419,16 @@ def decode_enqueue_with(data: bytes, body: int, end: int) -> tuple[int, int, tup
     return ticket, count, uids, Options(*fixed, tuple(dedup_ids))
 
 
+def decode_one(data: bytes, body: int, end: int) -> int:
+    """Return the ticket of fence."""
+    if end - body != _TICKET.size:
+        raise MalformedCommand
+    (value,) = _TICKET.unpack_from(data, body)
+    return int(value)
+
+
 def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:
-    """Return (ticket, uid | consumer | session) of purge, detach and close_session."""
+    """Return both numbers: of purge, detach and close_session the ticket comes first; else see the encoder."""
     if end - body != _TICKET_UID.size:
         raise MalformedCommand
     ticket, subject = _TICKET_UID.unpack_from(data, body)

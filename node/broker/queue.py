@@ -9,13 +9,13 @@ from a newer version raises.
 """
 
 from collections.abc import Callable, Iterable, KeysView, Mapping
-from typing import NamedTuple
 
 from cluster.machine import Meta, Row
 from node.broker import commands, queue_rows
 from node.broker.commands import Kind, MalformedCommand
 from node.broker.effects import Cancelled, Deliver, GetResult, QueueEffect, Refusal, Reply, Slice
 from node.broker.queue_assignment import assign
+from node.broker.queue_reports import ConsumerInfo, Duties
 from node.broker.queue_state import Consumer, Key, Queue, Run
 
 NO_ACK_WINDOW = 2000
@@ -24,33 +24,6 @@ UNLIMITED_WINDOW = 1 << 62
 """The window of prefetch 0: no limit that anybody could reach."""
 ASSIGN_SLICES_MAX = 8192
 """Slices assigned in one `apply`, some 20 ms of work; the rest waits for the next (`Duties.unfinished`)."""
-
-
-class Duties(NamedTuple):
-    """What the leader of the group should see to; asking costs O(answer).
-
-    Args:
-        expired: auto-delete queues whose last consumer has gone. They hold nothing and refuse everything; the
-            leader deletes each from the topology and then sends `delete_queue`, which forgets it here.
-        unfinished: there are ready messages for consumers with credit, put off by `ASSIGN_SLICES_MAX`: the
-            leader proposes `commands.tick()`. Any other command helps as well.
-    """
-
-    expired: list[int]
-    unfinished: bool
-
-
-class ConsumerInfo(NamedTuple):
-    """An attached consumer as the admin sees it; `prefetch` 0: no limit."""
-
-    origin: int
-    session: int
-    consumer: int
-    prefetch: int
-    no_ack: bool
-    exclusive: bool
-    priority: int
-    unacked: int
 
 
 class QueueMachine:
@@ -89,6 +62,11 @@ class QueueMachine:
             Kind.GET: self._get,
             Kind.CLOSE_SESSION: self._close_session,
             Kind.TICK: self._tick,
+            Kind.FENCE: self._fence,
+            Kind.RESIZE: self._resize,
+            # Of the memories of nodes only: see `memory_queues`.
+            Kind.PROBE: self._tick,
+            Kind.ANSWER: self._tick,
         }
 
     # --- StateMachine ---
@@ -377,6 +355,15 @@ class QueueMachine:
             queue.serve(consumer)
             self._assign(queue)
 
+    def _resize(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        number, prefetch = commands.decode_pair(data, body, end)
+        consumer, queue = self._consumers.get((meta.origin, number), (None, None))
+        if consumer is not None and queue is not None and consumer.attached and not consumer.no_ack:
+            # As attach would have kept it: rows have 64 bits for a window, commands of attach 32.
+            queue.resize(consumer, min(prefetch, commands.PREFETCH_MAX) or UNLIMITED_WINDOW)
+            self._changes.touch(queue.uid)
+            self._assign(queue)
+
     def _detach(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         ticket, number = commands.decode_pair(data, body, end)
         consumer, queue = self._consumers.get((meta.origin, number), (None, None))
@@ -495,5 +482,8 @@ class QueueMachine:
         self._unfinished.pop(queue.uid, None)
         self._changes.drop(queue)
 
+    def _fence(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        self._reply(meta, commands.decode_one(data, body, end))
+
     def _tick(self, _meta: Meta, _data: bytes, _offset: int, _body: int, _end: int) -> None:
-        """Nothing: `_begin` has done the work."""
+        """Nothing: what a tick is for, `_begin` has done."""

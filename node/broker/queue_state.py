@@ -233,6 +233,18 @@ class Queue:
         consumer.attached = False
         self.attached_count -= 1
         self.dirty_consumers[consumer.key] = None
+        self._leave_line(consumer)
+
+    def resize(self, consumer: Consumer, window: int) -> None:
+        """Let an attached consumer hold `window` messages from now on."""
+        consumer.window = window
+        self.dirty_consumers[consumer.key] = None
+        if consumer.unacked >= window:
+            self._leave_line(consumer)
+        else:
+            self.serve(consumer)
+
+    def _leave_line(self, consumer: Consumer) -> None:
         if consumer.is_in_service:
             consumer.is_in_service = False
             line = self.service[consumer.priority]
