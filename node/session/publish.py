@@ -6,7 +6,7 @@ barrier of the metadata group, lest a binding made elsewhere be missed; what the
 """
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.types import METADATA_GROUP
 from node.amqp.content import parse_publish
@@ -26,6 +26,24 @@ RUN_BYTES = 256
 """What a run counts for beside its messages' bytes, so that empty messages are bounded too."""
 
 _RETURN_HEAD = struct.pack(">HHHB", 60, 50, 312, 8) + b"NO_ROUTE"
+
+
+class Returned(NamedTuple):
+    """Mandatory messages that no queue takes."""
+
+    count: int  # type: ignore[assignment]  # as in a run; tuple.count is not used
+    packed: bytes
+
+    def send(self, channel: "ChannelSession") -> None:
+        """basic.return."""
+        if channel.gone:
+            return
+        session = channel.session
+        number, frame_max = channel.amqp.number, session.amqp.frame_max
+        frames, _ = codec.content_frames(
+            self.packed, 0, self.count, number, _RETURN_HEAD, -1, b"", b"", frame_max
+        )
+        session.send_frames(channel, frames)
 
 
 class Receipt:
@@ -72,13 +90,16 @@ class Receipt:
         """Send the runs on their way."""
         runs, self.runs = self.runs, []
         session = self.session
+        if self.channel.transaction is not None:
+            session.release(self.size_bytes)
+            self.channel.transaction.keep_runs(runs, self.size_bytes)
+            return
         submit, last = session.node.submit, runs[-1]
         for position, group in enumerate(self.groups):
             # A group applies in order, so the answer to the last command is the answer to all.
             ticket = session.tickets.issue(self, group, has_deadline=False)
             for run in runs:
-                awaited = ticket if run is last else 0
-                submit(group, commands.enqueue(awaited, run.plan.targets[position], run.count, run.packed))
+                submit(group, run.command(ticket if run is last else 0, position))
 
 
 class Run:
@@ -92,6 +113,10 @@ class Run:
         self.count = 0
         self.packed: list[bytes] = []
         self.packed_bytes = 0
+
+    def command(self, ticket: int, position: int) -> commands.Parts:
+        """What puts it into its queues in the group at this position of the plan."""
+        return commands.enqueue(ticket, self.plan.targets[position], self.count, self.packed)
 
 
 class Sorter:
@@ -231,7 +256,7 @@ def _publish_slowly(
             sorter.add(plan, first_seq, count, packed, size_bytes)
         else:
             if parse_publish(run[0]).mandatory:
-                _return(channel, count, packed)
+                _return(channel, Returned(count, packed), size_bytes)
             _done(channel, [(first_seq, first_seq + count - 1)] if first_seq else [], size_bytes)
         if first_seq:
             first_seq += count
@@ -245,12 +270,8 @@ def _done(channel: "ChannelSession", ranges: list[tuple[int, int]], size_bytes: 
     channel.session.release(size_bytes)
 
 
-def _return(channel: "ChannelSession", count: int, packed: bytes) -> None:
-    if channel.gone:
-        return
-    session = channel.session
-    frame_max = session.amqp.frame_max
-    frames, _ = codec.content_frames(
-        packed, 0, count, channel.amqp.number, _RETURN_HEAD, -1, b"", b"", frame_max
-    )
-    session.send_frames(channel, frames)
+def _return(channel: "ChannelSession", returned: Returned, size_bytes: int) -> None:
+    if channel.transaction is not None:
+        channel.transaction.keep_returned(returned, size_bytes)
+    else:
+        returned.send(channel)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from node.amqp.content import Publishing, parse_publish
 from node.broker.permissions import resource_name
 from node.errors import AccessRefused, NotFound
+from node.session import direct_reply
+from node.session.plans import ReplyPlan
 from node.session.rules import check_access, ensure
 from node.wire import codec
 from node.wire.properties import decode_headers
@@ -67,6 +69,9 @@ def _check(session: "Session", name: str) -> None:
 
 def _plan(session: "Session", publishing: Publishing, headers: "_Headers") -> "Plan":
     exchange, routing_key, _ = publishing
+    if not exchange and (reply := direct_reply.target(session.node, routing_key)):
+        group, uid = reply
+        return ReplyPlan(((group, (uid,)),))
     records = session.node.topology.route(session.vhost, exchange, routing_key, headers.read) or ()
     for record in records:
         ensure(session, record)
