@@ -194,7 +194,9 @@ class NodeCore:
         """Tell other nodes which of the queues that they asked for are in this node's memory."""
         for effect in effects:
             if isinstance(effect, Probed):
-                self.host.submit(MEMORY_GROUP + effect.origin, commands.answer(effect.ticket, effect.is_here))
+                self.host.submit(
+                    MEMORY_GROUP + effect.origin, commands.answer(effect.question, effect.is_here)
+                )
 
     def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, list[int]]]) -> None:
         applied = self.host.stream(group).applied

@@ -68,7 +68,7 @@ class Probed(NamedTuple):
     """Another node has asked whether a queue is here, in this node's memory; `commands.answer` tells it."""
 
     origin: int
-    ticket: int
+    question: int  # the ticket of the node that asks
     is_here: bool
 
 

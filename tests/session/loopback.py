@@ -182,7 +182,7 @@ class Loopback:
         for effect in self.other_memory.apply(meta, data, HEADER_BYTES):
             if isinstance(effect, Probed):
                 self.submit_elsewhere(
-                    MEMORY_GROUP + effect.origin, commands.answer(effect.ticket, effect.is_here)
+                    MEMORY_GROUP + effect.origin, commands.answer(effect.question, effect.is_here)
                 )
         replies = [Reply(ticket, 0) for ticket in commands.tickets(parts)]
         self.frontend.on_effects(MEMORY_GROUP + OTHER_NODE, replies)
