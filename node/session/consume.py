@@ -49,10 +49,10 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
         priority = 0
     else:
         check_access(session, "read", "queue", name)
-        priority = _integer(channel, method, name, "x-priority")
-        _timeout_ms(channel, method, name)
         record = yield from find_queue(channel, name)
         group, uid = record.group, record.uid
+        priority = _checked(channel, method, name, "x-priority")
+        _checked(channel, method, name, "x-consumer-timeout")
     consumer = _consumer(channel, method, tag, group)
     channel.groups[group] = None
     command = commands.attach(
@@ -155,21 +155,14 @@ def _consumer(channel: "ChannelSession", method: methods.BasicConsume, tag: str,
     )
 
 
-def _timeout_ms(channel: "ChannelSession", method: methods.BasicConsume, name: str) -> int:
-    """How long the consumer may hold a message, as it asks; 0: it does not say."""
-    timeout_ms = _integer(channel, method, name, "x-consumer-timeout")
-    if timeout_ms < 0:
-        raise _invalid_argument(channel, name, "x-consumer-timeout", f"{{value_negative,{timeout_ms}}}")
-    return timeout_ms
-
-
-def _integer(channel: "ChannelSession", method: methods.BasicConsume, name: str, argument: str) -> int:
+def _checked(channel: "ChannelSession", method: methods.BasicConsume, name: str, argument: str) -> int:
+    """An argument of basic.consume, 0 where it is missing. Raises 406 where it is none of its type."""
     value = method.arguments.get(argument, 0)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool):
+        reason = f"{{unacceptable_type,{type_name(value)}}}"
+    elif value < 0 and argument != "x-priority":
+        reason = f"{{value_negative,{value}}}"
+    else:
         return value
-    raise _invalid_argument(channel, name, argument, f"{{unacceptable_type,{type_name(value)}}}")
-
-
-def _invalid_argument(channel: "ChannelSession", name: str, argument: str, reason: str) -> PreconditionFailed:
     queue = resource_name("queue", name, channel.session.vhost)
-    return PreconditionFailed(f"invalid arg '{argument}' for {queue}: {reason}")
+    raise PreconditionFailed(f"invalid arg '{argument}' for {queue}: {reason}")
