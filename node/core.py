@@ -18,8 +18,7 @@ from cluster.types import MEMORY_GROUP, METADATA_GROUP, GroupId
 from node.broker import commands, topology_commands
 from node.broker.effects import Probed, Reply
 from node.broker.memory_queues import MemoryQueueMachine
-from node.broker.queue import QueueMachine
-from node.broker.queue_reports import Duties
+from node.broker.queue import Duties, QueueMachine
 from node.broker.records import OUTSIDE_METADATA, QueueRecord
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted
@@ -154,6 +153,7 @@ class NodeCore:
         """About 50 ms have passed."""
         self.host.tick(now_ms)
         self.frontend.tick()
+        self._do_what_is_due(now_ms)
         self._ticks += 1
         if self._ticks % DUTY_TICKS == 0:
             self._repair()
@@ -227,9 +227,28 @@ class NodeCore:
         for gid, machine in self.shards.items():
             if machine.has_duties and self.host.groups[gid].leads:
                 self._see_to(gid, machine.duties())
+        for group in self.frontend.letters.groups:
+            if group < MEMORY_GROUP and not self.host.groups[GroupId(group)].leads:
+                self.frontend.letters.leave(group)
+
+    def _do_what_is_due(self, now_ms: int) -> None:
+        """Time is part of the log: what is due happens when an entry says that it is."""
+        if self.frontend.letters.groups:
+            self._carry_out_duties()
+        if 0 < self._memory_machine.due_ts <= now_ms:
+            self.host.submit(self.host.memory.id, commands.tick())
+        for gid, machine in self.shards.items():
+            if 0 < machine.due_ts <= now_ms and self.host.groups[gid].leads:
+                stream = self.host.stream(gid)
+                if stream.applied == stream.submitted:
+                    self.host.submit(gid, commands.tick())
 
     def _see_to(self, group: int, duties: Duties) -> None:
         self._leave(group, duties.expired)
+        if duties.lettered:
+            self.frontend.letters.forward(group, duties.lettered)
+        else:
+            self.frontend.letters.leave(group)
         stream = self.host.stream(group)
         if duties.unfinished and stream.applied == stream.submitted:
             self.host.submit(group, commands.tick())

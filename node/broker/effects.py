@@ -34,12 +34,13 @@ class Slice(NamedTuple):
 
     Args:
         index: log entry whose data holds them.
-        command_offset: where the enqueue command starts in that data; `commands.enqueue_layout` finds
+        command_offset: where the enqueue command starts in that data; `commands_read.enqueue_layout` finds
             the exchange, the routing key and record 0 from it, `wire.codec.skip` record `first_record`.
         first_record: number of the first message within the run, from 0.
         count: number of messages, at least 1.
         first_id: delivery id of the first; the others follow without gaps.
         redelivered: they were given to a consumer before.
+        attempts: how often their delivery has failed before, where the queue tells its consumers (x-delivery-count).
     """
 
     index: int  # type: ignore[assignment]  # the word of the log; tuple.index is not used
@@ -48,6 +49,7 @@ class Slice(NamedTuple):
     count: int  # type: ignore[assignment]  # as above
     first_id: int
     redelivered: bool
+    attempts: int = 0
 
 
 class Reply(NamedTuple):
@@ -92,7 +94,10 @@ class Deliver(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """An attached consumer of this node is gone because its queue is; nothing it holds can be settled."""
+    """An attached consumer of this node is gone, because its queue is or because it held a message for too long.
+
+    Nothing that it holds can be settled.
+    """
 
     consumer: int
 

@@ -5,7 +5,7 @@ command into the memory of the node that asked (see `node.core`).
 """
 
 from cluster.machine import Meta
-from node.broker import commands
+from node.broker import commands_read
 from node.broker.commands import Kind
 from node.broker.effects import Probed, Reply
 from node.broker.queue import QueueMachine
@@ -20,8 +20,8 @@ class MemoryQueueMachine(QueueMachine):
         self._handlers[Kind.ANSWER] = self._answer
 
     def _probe(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, uid = commands.decode_pair(data, body, end)
+        ticket, uid = commands_read.decode_pair(data, body, end)
         self._effects.append(Probed(meta.origin, ticket, self.has_queue(uid)))
 
     def _answer(self, _meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        self._effects.append(Reply(*commands.decode_pair(data, body, end)))
+        self._effects.append(Reply(*commands_read.decode_pair(data, body, end)))

@@ -8,48 +8,57 @@ entries must be kept. Commands arrive exactly once and in order for each origin:
 from a newer version raises.
 """
 
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Callable, KeysView
+from typing import NamedTuple
 
-from cluster.machine import Meta, Row
-from node.broker import commands, queue_rows
-from node.broker.commands import Kind, MalformedCommand
-from node.broker.effects import Cancelled, Deliver, GetResult, QueueEffect, Refusal, Reply, Slice
-from node.broker.queue_assignment import assign
-from node.broker.queue_reports import ConsumerInfo, Duties
-from node.broker.queue_state import Consumer, Key, Queue, Run
+from cluster.machine import Meta
+from node.broker import commands_read
+from node.broker.commands import PREFETCH_MAX, Kind, MalformedCommand, Options
+from node.broker.consumer import Consumer, Key
+from node.broker.effects import GetResult, QueueEffect, Refusal, Refused, Slice
+from node.broker.queue_base import Duties, QueueBase
+from node.broker.queue_intake import admit
+from node.broker.queue_state import Queue, Reason
+from node.broker.runs import PLAIN, Run
+from node.broker.sources import Range, Source
+
+__all__ = ["NO_ACK_WINDOW", "UNLIMITED_WINDOW", "ConsumerInfo", "Duties", "QueueMachine"]
 
 NO_ACK_WINDOW = 2000
 """Messages that a no-ack consumer may have on their way to its socket."""
 UNLIMITED_WINDOW = 1 << 62
 """The window of prefetch 0: no limit that anybody could reach."""
-ASSIGN_SLICES_MAX = 8192
-"""Slices assigned in one `apply`, some 20 ms of work; the rest waits for the next (`Duties.unfinished`)."""
 
 
-class QueueMachine:
-    """See the module. Implements `cluster.machine.StateMachine`.
+class ConsumerInfo(NamedTuple):
+    """An attached consumer as the admin sees it.
 
-    State is the same on every replica; only the effects depend on `local_node`.
+    Args:
+        prefetch: 0: no limit.
+        is_active: False: it waits until another one leaves (single active consumer).
     """
 
-    version = 1
+    origin: int
+    session: int
+    consumer: int
+    prefetch: int
+    no_ack: bool
+    exclusive: bool
+    priority: int
+    unacked: int
+    is_active: bool
+
+
+class QueueMachine(QueueBase):
+    """See the module. Implements `cluster.machine.StateMachine`."""
+
+    version = 2
 
     def __init__(self, local_node: int) -> None:
-        self._local_node = local_node
-        self._queues: dict[int, Queue] = {}
-        self._expired: dict[int, None] = {}
-        self._consumers: dict[Key, tuple[Consumer, Queue]] = {}
-        self._sessions: dict[Key, dict[Key, None]] = {}
-        self._local_sessions = 0
-        self._live: dict[int, int] = {}
-        self._dead: list[int] = []
-        self._unfinished: dict[int, None] = {}
-        self._effects: list[QueueEffect] = []
-        self._deliveries: dict[int, list[Slice]] = {}
-        self._slices_left = 0
-        self._changes = queue_rows.Changes()
+        super().__init__(local_node)
         self._handlers: dict[int, Callable[[Meta, bytes, int, int, int], None]] = {
             Kind.ENQUEUE: self._enqueue,
+            Kind.ENQUEUE_WITH: self._enqueue_with,
             Kind.CREATE_QUEUE: self._create_queue,
             Kind.DELETE_QUEUE: self._delete_queue,
             Kind.PURGE: self._purge,
@@ -57,12 +66,13 @@ class QueueMachine:
             Kind.DETACH: self._detach,
             Kind.SETTLE: self._settle,
             Kind.GIVE_BACK: self._give_back,
-            # Without dead-letter targets a refused message is gone, as a settled one is.
-            Kind.DISCARD: self._settle,
+            Kind.DISCARD: self._discard,
             Kind.GET: self._get,
             Kind.CLOSE_SESSION: self._close_session,
             Kind.TICK: self._tick,
             Kind.FENCE: self._fence,
+            Kind.LETTERS_DONE: self._letters_done,
+            Kind.FORGET_SOURCE: self._forget_source,
             Kind.RESIZE: self._resize,
             # Of the memories of nodes only: see `memory_queues`.
             Kind.PROBE: self._tick,
@@ -77,8 +87,8 @@ class QueueMachine:
         Raises:
             UnknownCommand: before anything was changed.
         """
-        batch = commands.frames(data, offset)
-        self._begin()
+        batch = commands_read.frames(data, offset)
+        self._begin(meta)
         for kind, command_offset, body, end in batch:
             try:
                 self._handlers[kind](meta, data, command_offset, body, end)
@@ -88,55 +98,13 @@ class QueueMachine:
 
     def origin_gone(self, meta: Meta) -> list[QueueEffect]:
         """End all sessions of the process that was `meta.origin`."""
-        self._begin()
+        self._begin(meta)
         self._end_sessions(sorted(key for key in self._sessions if key[0] == meta.origin), failed=False)
         return self._end()
 
     def serves(self) -> bool:
         """Whether a consumer or a basic.get of this node holds or awaits messages."""
         return self._local_sessions > 0
-
-    def live(self) -> Mapping[int, int]:
-        """Return log index -> number of (queue, message) pairs that are ready or held. Not a copy."""
-        return self._live
-
-    def take_dead(self) -> list[int]:
-        """Return the indexes that left `live` since the last call, in the order in which they did."""
-        # An index may come back within its own entry (enqueue, purge, enqueue), never later.
-        dead = [index for index in dict.fromkeys(self._dead) if index not in self._live]
-        self._dead = []
-        return dead
-
-    def checkpoint(self, *, full: bool) -> list[Row]:
-        """Return the rows that changed since the last call; all rows if `full`. Layout: `queue_rows`."""
-        if full:
-            return list(self._changes.all_rows(self._queues, self._expired))
-        return self._changes.changed_rows(self._queues, self._expired)
-
-    def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Become the state of `rows` (any order), which are taken to be what the store has.
-
-        Raises:
-            ValueError: a row of another version or that is none of ours.
-        """
-        stored = list(rows)
-        queues, expired = queue_rows.read(stored)
-        self._queues, self._expired = queues, dict.fromkeys(expired)
-        self._consumers, self._sessions, self._live, self._dead = {}, {}, {}, []
-        self._local_sessions = 0
-        for queue in queues.values():
-            for consumer in queue.consumers.values():
-                self._remember(consumer, queue)
-        for index, count in queue_rows.references(queues.values()):
-            self._live[index] = self._live.get(index, 0) + count
-        self._unfinished = {
-            queue.uid: None for queue in queues.values() if queue.ready_count and queue.service
-        }
-        self._changes = queue_rows.Changes(is_started=bool(stored))
-
-    def state_bytes(self) -> bytes:
-        """Return the whole state in canonical form: equal on replicas that applied the same log."""
-        return queue_rows.state_bytes(self._queues, self._expired)
 
     # --- read side ---
 
@@ -148,6 +116,13 @@ class QueueMachine:
         """Return (ready, unacked, attached consumers); zeros for a queue that is not here."""
         queue = self._queues.get(uid)
         return (queue.ready_count, queue.unacked_count, queue.attached_count) if queue else (0, 0, 0)
+
+    def waiting(self, uid: int) -> tuple[int, int]:
+        """Return (delayed messages, dead letters that are not forwarded yet) of a queue."""
+        queue = self._queues.get(uid)
+        if queue is None:
+            return 0, 0
+        return queue.delayed_count, sum([letter.run[3] for _, letter in queue.letters])
 
     def queue_uids(self) -> KeysView[int]:
         """Return the uids of all queues, a live view in no order; expired ones are not among them."""
@@ -168,113 +143,99 @@ class QueueMachine:
                 exclusive=consumer.exclusive,
                 priority=consumer.priority,
                 unacked=consumer.unacked,
+                is_active=not queue.policy.single_active or queue.active is consumer,
             )
             for key, consumer in sorted(queue.consumers.items(), key=lambda item: item[0])
             if consumer.attached
         ]
 
-    @property
-    def has_duties(self) -> bool:
-        """Whether `duties` would name anything."""
-        return bool(self._expired or self._unfinished)
-
-    def duties(self) -> Duties:
-        """Return what the leader should see to."""
-        return Duties(sorted(self._expired), bool(self._unfinished))
-
-    # --- one turn ---
-
-    def _begin(self) -> None:
-        self._effects = []
-        self._deliveries = {}
-        if self._unfinished:
-            self._slices_left = ASSIGN_SLICES_MAX
-            for uid in sorted(self._unfinished):
-                self._assign(self._queues[uid])
-        # The batch has its own share, so that a long backlog does not hold up the other queues.
-        self._slices_left = ASSIGN_SLICES_MAX
-
-    def _end(self) -> list[QueueEffect]:
-        effects, self._effects = self._effects, []
-        return effects
-
-    def _reply(self, meta: Meta, ticket: int, value: int | Refusal | GetResult | None = None) -> None:
-        if ticket and meta.origin == self._local_node:
-            self._effects.append(Reply(ticket, value))
-
-    def _assign(self, queue: Queue) -> None:
-        """Serve the consumers of a queue; follows every change that may leave it with messages and credit."""
-        if not (queue.ready_count and queue.service):
-            self._unfinished.pop(queue.uid, None)
-            return
-        self._changes.touch(queue.uid)
-        if self._slices_left > 0:
-            self._slices_left -= assign(queue, self._slices_left, self._assigned)
-        if queue.ready_count and queue.service:
-            self._unfinished[queue.uid] = None
-        else:
-            self._unfinished.pop(queue.uid, None)
-
-    def _assigned(self, consumer: Consumer, run: Run, first_id: int) -> None:
-        origin, number = consumer.key
-        if origin != self._local_node:
-            return
-        slices = self._deliveries.get(number)
-        if slices is None:
-            slices = self._deliveries[number] = []
-            self._effects.append(Deliver(number, slices))
-        slices.append(Slice(run[0], run[1], run[2], run[3], first_id, run[4] > 0))
-
-    def _unrefer(self, runs: Iterable[Run]) -> None:
-        """One queue no longer needs these messages."""
-        live = self._live
-        for run in runs:
-            index = run[0]
-            left = live[index] - run[3]
-            if left:
-                live[index] = left
-            else:
-                del live[index]
-                self._dead.append(index)
-
     # --- messages ---
 
     def _enqueue(self, meta: Meta, data: bytes, command_offset: int, body: int, end: int) -> None:
-        ticket, count, uids = commands.decode_enqueue(data, body, end)
+        ticket, count, uids = commands_read.decode_enqueue(data, body, end)
         if len(uids) > 1:
             uids = tuple(dict.fromkeys(uids))
         queues = [queue for uid in uids if (queue := self._queues.get(uid)) is not None]
+        refused: list[Range] = []
         if queues:
             index = meta.index
+            run = (index, command_offset, 0, count, 0, 0, PLAIN)
+            sizes = self._sizes(queues, data, command_offset)
             self._live[index] = self._live.get(index, 0) + count * len(queues)
-            run = (index, command_offset, 0, count, 0, 0)
-            touch = self._changes.touch
             for queue in queues:
-                queue.put(run)
-                touch(queue.uid)
-                if queue.service:
-                    self._assign(queue)
-        self._reply(meta, ticket, len(uids) - len(queues))
+                self._changes.touch(queue.uid)
+                if queue.policy.takes_as_is:
+                    queue.put(run)
+                    if queue.service or queue.is_timed:
+                        self._follow_up(queue)
+                else:
+                    refused += admit(queue, run, None, sizes, meta.ts, self._follow_up)
+        self._reply(meta, ticket, _taken(refused) or len(uids) - len(queues))
+
+    def _enqueue_with(self, meta: Meta, data: bytes, command_offset: int, body: int, end: int) -> None:
+        ticket, count, uids, options = commands_read.decode_enqueue_with(data, body, end)
+        uids = tuple(dict.fromkeys(uids))
+        queues = [queue for uid in uids if (queue := self._queues.get(uid)) is not None]
+        refused: list[Range] = []
+        if queues:
+            index = meta.index
+            sizes = self._sizes(queues, data, command_offset)
+            for first, last in self._new_of(options, count):
+                run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
+                self._live[index] = self._live.get(index, 0) + run[3] * len(queues)
+                for queue in queues:
+                    self._changes.touch(queue.uid)
+                    refused += admit(queue, run, options, sizes, meta.ts, self._follow_up)
+        self._reply(meta, ticket, _taken(refused) or len(uids) - len(queues))
+
+    def _new_of(self, options: Options, count: int) -> list[Range]:
+        """The messages of a command that did not come before, as ranges."""
+        uid = options.source_uid
+        if not uid:
+            return [(0, count - 1)]
+        source = self._sources.setdefault(uid, Source())
+        self._changes.take_from(uid)
+        first = options.source_seq
+        return [
+            (start - first, last - first) for start, last in source.accept(options.source_low, first, count)
+        ]
+
+    @staticmethod
+    def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
+        """The bytes of each body, where a queue counts them."""
+        if all(queue.policy.bytes_max < 0 for queue in queues):
+            return []
+        return commands_read.body_sizes(data, *commands_read.enqueue_layout(data, command_offset))
 
     def _settle(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        number, ranges = commands.decode_settle(data, body, end)
+        number, ranges = commands_read.decode_settle(data, body, end)
         found = self._consumers.get((meta.origin, number))
         if found is None:
             return
         consumer, queue = found
         self._unrefer(self._release(consumer, queue, ranges))
         self._let_go(consumer, queue)
-        self._assign(queue)
+        self._follow_up(queue)
 
-    def _give_back(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        number, failed, ranges = commands.decode_give_back(data, body, end)
+    def _discard(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        number, ranges = commands_read.decode_settle(data, body, end)
         found = self._consumers.get((meta.origin, number))
         if found is None:
             return
         consumer, queue = found
-        queue.give_back(self._release(consumer, queue, ranges), failed=failed)
+        queue.bury(self._release(consumer, queue, ranges), Reason.REJECTED, meta.ts)
         self._let_go(consumer, queue)
-        self._assign(queue)
+        self._follow_up(queue)
+
+    def _give_back(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        number, failed, ranges = commands_read.decode_give_back(data, body, end)
+        found = self._consumers.get((meta.origin, number))
+        if found is None:
+            return
+        consumer, queue = found
+        queue.give_back(self._release(consumer, queue, ranges), failed=failed, now=meta.ts)
+        self._let_go(consumer, queue)
+        self._follow_up(queue)
 
     def _release(self, consumer: Consumer, queue: Queue, ranges: tuple[int, ...]) -> list[Run]:
         before = consumer.unacked
@@ -296,7 +257,7 @@ class QueueMachine:
             self._forget(consumer, queue)
 
     def _get(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, session, number, uid = commands.decode_get(data, body, end)
+        ticket, session, number, uid = commands_read.decode_get(data, body, end)
         queue = self._queues.get(uid)
         if queue is None:
             self._reply(meta, ticket, Refusal.NO_QUEUE)
@@ -306,6 +267,9 @@ class QueueMachine:
         if home is not queue or (holder is not None and holder.attached):
             self._reply(meta, ticket, Refusal.DUPLICATE)
             return
+        queue.used_ts = meta.ts
+        self._changes.touch(uid)
+        self._follow_up(queue)
         if not queue.ready_count:
             self._reply(meta, ticket)
             return
@@ -317,15 +281,17 @@ class QueueMachine:
         queue.unacked_count += 1
         first_id = holder.hold(run)
         queue.dirty_consumers[key] = None
-        self._changes.touch(uid)
-        found = Slice(run[0], run[1], run[2], 1, first_id, run[4] > 0)
+        attempts = run[5] if queue.policy.counts_attempts else 0
+        found = Slice(run[0], run[1], run[2], 1, first_id, run[4] > 0, attempts)
         self._reply(meta, ticket, GetResult(found, queue.ready_count))
-        self._assign(queue)
+        self._follow_up(queue)
 
     # --- consumers and sessions ---
 
     def _attach(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, session, number, uid, prefetch, flags, priority = commands.decode_attach(data, body, end)
+        ticket, session, number, uid, prefetch, flags, priority, timeout_ms = commands_read.decode_attach(
+            data, body, end
+        )
         no_ack, exclusive = bool(flags & 1), bool(flags & 2)
         key = (meta.origin, number)
         queue = self._queues.get(uid)
@@ -345,38 +311,38 @@ class QueueMachine:
                 no_ack=no_ack,
                 exclusive=exclusive,
                 priority=priority,
+                timeout_ms=0 if no_ack else timeout_ms or queue.policy.consumer_timeout_ms,
             )
-            queue.consumers[key] = consumer
-            queue.attached_count += 1
-            queue.dirty_consumers[key] = None
+            queue.is_timed = queue.is_timed or consumer.timeout_ms > 0
             self._changes.touch(uid)
             self._remember(consumer, queue)
             self._reply(meta, ticket)
-            queue.serve(consumer)
-            self._assign(queue)
+            queue.attach(consumer)
+            self._follow_up(queue)
 
     def _resize(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        number, prefetch = commands.decode_pair(data, body, end)
+        number, prefetch = commands_read.decode_pair(data, body, end)
         consumer, queue = self._consumers.get((meta.origin, number), (None, None))
         if consumer is not None and queue is not None and consumer.attached and not consumer.no_ack:
             # As attach would have kept it: rows have 64 bits for a window, commands of attach 32.
-            queue.resize(consumer, min(prefetch, commands.PREFETCH_MAX) or UNLIMITED_WINDOW)
+            queue.resize(consumer, min(prefetch, PREFETCH_MAX) or UNLIMITED_WINDOW)
             self._changes.touch(queue.uid)
-            self._assign(queue)
+            self._follow_up(queue)
 
     def _detach(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, number = commands.decode_pair(data, body, end)
+        ticket, number = commands_read.decode_pair(data, body, end)
         consumer, queue = self._consumers.get((meta.origin, number), (None, None))
         if consumer is not None and queue is not None and consumer.attached:
             queue.detach(consumer)
             self._changes.touch(queue.uid)
-            if not self._expire(queue):
+            if not self._ends_unused(queue):
                 self._let_go(consumer, queue)
-                self._assign(queue)
+                queue.serve_next()
+                self._follow_up(queue)
         self._reply(meta, ticket)
 
     def _close_session(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, session = commands.decode_pair(data, body, end)
+        ticket, session = commands_read.decode_pair(data, body, end)
         # The client ended holding them, perhaps because of them: this counts as a failure (so does RabbitMQ).
         self._end_sessions([(meta.origin, session)], failed=True)
         self._reply(meta, ticket)
@@ -398,41 +364,29 @@ class QueueMachine:
                 runs += consumer.release(1, consumer.next_id)
                 self._forget(consumer, queue)
             queue.unacked_count -= sum(run[3] for run in runs)
-            queue.give_back(runs, failed=failed)
+            queue.give_back(runs, failed=failed, now=self._now)
             self._changes.touch(uid)
-            if not (had_consumers and self._expire(queue)):
-                self._assign(queue)
-
-    def _remember(self, consumer: Consumer, queue: Queue) -> None:
-        self._consumers[consumer.key] = (consumer, queue)
-        session = self._sessions.get(consumer.session)
-        if session is None:
-            session = self._sessions[consumer.session] = {}
-            self._local_sessions += consumer.session[0] == self._local_node
-        session[consumer.key] = None
-
-    def _forget(self, consumer: Consumer, queue: Queue) -> None:
-        del queue.consumers[consumer.key]
-        del self._consumers[consumer.key]
-        queue.dirty_consumers[consumer.key] = None
-        session = self._sessions[consumer.session]
-        del session[consumer.key]
-        if not session:
-            del self._sessions[consumer.session]
-            self._local_sessions -= consumer.session[0] == self._local_node
+            if not (had_consumers and self._ends_unused(queue)):
+                queue.serve_next()
+                self._follow_up(queue)
 
     # --- queues ---
 
     def _create_queue(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, uid, config = commands.decode_create_queue(data, body, end)
+        ticket, uid, config = commands_read.decode_create_queue(data, body, end)
         # An expired queue is not created again: it is on its way out of the topology.
         if uid not in self._queues and uid not in self._expired:
             self._queues[uid] = Queue(uid, config)
+        queue = self._queues.get(uid)
+        if queue is not None:
+            # To declare a queue is to use it.
+            queue.used_ts = meta.ts
             self._changes.touch(uid)
+            self._follow_up(queue)
         self._reply(meta, ticket)
 
     def _delete_queue(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, uid, if_unused, if_empty = commands.decode_delete_queue(data, body, end)
+        ticket, uid, if_unused, if_empty = commands_read.decode_delete_queue(data, body, end)
         queue = self._queues.get(uid)
         if uid in self._expired:
             del self._expired[uid]
@@ -450,40 +404,48 @@ class QueueMachine:
             self._reply(meta, ticket, ready)
 
     def _purge(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        ticket, uid = commands.decode_pair(data, body, end)
+        ticket, uid = commands_read.decode_pair(data, body, end)
         queue = self._queues.get(uid)
         if queue is None:
             self._reply(meta, ticket, Refusal.NO_QUEUE)
             return
         purged = queue.ready_count
         self._unrefer(queue.drop_ready())
-        self._unfinished.pop(uid, None)
         self._changes.touch(uid)
+        self._follow_up(queue)
         self._reply(meta, ticket, purged)
 
-    def _expire(self, queue: Queue) -> bool:
-        """End an auto-delete queue that has just lost its last consumer; returns whether it is so."""
-        if queue.attached_count or not queue.config.auto_delete:
-            return False
-        self._drop(queue)
-        self._expired[queue.uid] = None
-        self._changes.expire(queue.uid)
-        return True
+    def _letters_done(self, _meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        uid, last = commands_read.decode_pair(data, body, end)
+        queue = self._queues.get(uid)
+        if queue is None:
+            return
+        queue.letters_done(last)
+        if not queue.letters:
+            self._lettered.pop(uid, None)
+        self._changes.touch(uid)
+        self._follow_up(queue)
 
-    def _drop(self, queue: Queue) -> None:
-        self._unrefer(queue.drop_ready())
-        for key in sorted(queue.consumers):
-            consumer = queue.consumers[key]
-            self._unrefer(consumer.release(1, consumer.next_id))
-            if consumer.attached and key[0] == self._local_node:
-                self._effects.append(Cancelled(key[1]))
-            self._forget(consumer, queue)
-        del self._queues[queue.uid]
-        self._unfinished.pop(queue.uid, None)
-        self._changes.drop(queue)
+    def _forget_source(self, _meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        uid = commands_read.decode_one(data, body, end)
+        if self._sources.pop(uid, None) is not None:
+            self._changes.take_from(uid)
 
     def _fence(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        self._reply(meta, commands.decode_one(data, body, end))
+        self._reply(meta, commands_read.decode_one(data, body, end))
 
     def _tick(self, _meta: Meta, _data: bytes, _offset: int, _body: int, _end: int) -> None:
         """Nothing: what a tick is for, `_begin` has done."""
+
+
+def _taken(refused: list[Range]) -> Refused | None:
+    """What an enqueue replies where queues refused messages: each once, in order."""
+    if not refused:
+        return None
+    merged: list[Range] = []
+    for first, last in sorted(refused):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return Refused(tuple(merged))

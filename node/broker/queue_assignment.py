@@ -6,22 +6,26 @@ each gets up to ceil(n / m), in turn. Measured by bench/micro/queue.py.
 
 from collections.abc import Callable
 
-from node.broker.queue_state import Consumer, Queue, Run
+from node.broker.consumer import Consumer
+from node.broker.queue_state import Queue
+from node.broker.runs import Run
 
-Assigned = Callable[[Consumer, Run, int], None]
-"""Told of each assignment: the consumer, the run, its first delivery id."""
+Assigned = Callable[[Consumer, Run, int, int], None]
+"""Told of each assignment: the consumer, the run, its first delivery id, the failed deliveries to tell of."""
 
 
-def assign(queue: Queue, slices_max: int, assigned: Assigned) -> int:
+def assign(queue: Queue, slices_max: int, now: int, assigned: Assigned) -> int:
     """Give ready messages to consumers while there are both; returns the number of slices given.
 
     Args:
         queue: its `service` and `ready_count` are both non-empty afterwards only if the bound was reached.
         slices_max: stop about here. The bound keeps one command on a long backlog from blocking the node.
+        now: what has expired before is discarded instead.
         assigned: called once a slice, in order.
     """
     given = 0
     service = queue.service
+    counts_attempts = queue.policy.counts_attempts
     while queue.ready_count and service and given < slices_max:
         priority = next(iter(service)) if len(service) == 1 else max(service)
         line = service[priority]
@@ -32,7 +36,10 @@ def assign(queue: Queue, slices_max: int, assigned: Assigned) -> int:
             run = queue.take(min(share, left, consumer.window - consumer.unacked))
             left -= run[3]
             queue.unacked_count += run[3]
-            assigned(consumer, run, consumer.hold(run))
+            first_id = consumer.hold(run)
+            if consumer.timeout_ms:
+                consumer.mark(first_id, now)
+            assigned(consumer, run, first_id, run[5] if counts_attempts else 0)
             queue.dirty_consumers[consumer.key] = None
             given += 1
             if consumer.unacked < consumer.window:
@@ -42,4 +49,6 @@ def assign(queue: Queue, slices_max: int, assigned: Assigned) -> int:
                 consumer.is_in_service = False
         if not line:
             del service[priority]
+        if queue.is_timed:
+            queue.expire(now, now)
     return given

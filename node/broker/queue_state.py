@@ -1,232 +1,287 @@
-"""The state of one queue: ready runs, returned runs, and what each consumer holds.
+"""The state of one queue: ready runs, delayed ones, dead letters on their way, and what each consumer holds.
 
-The unit is a run: consecutive messages of one enqueue command. A run of a fanout is one tuple shared by all
-its queues; a run is cut only where a consumer's credit or a settled range cuts it, always in O(1). Nothing
-here produces effects; `queue_assignment` moves runs to consumers, `queue_rows` saves them. Every message is
-in exactly one place: `Queue.ready`, `Queue.returned`, or a chunk of one `Consumer`.
+The unit is a run (`runs`). Nothing here produces effects; `queue_assignment` moves runs to consumers, `queue_rows`
+saves them. Every message is in exactly one place: a lane, `delayed`, a letter, or a chunk of one `Consumer`. What
+leaves the queue for good passes through `gone`, from where the machine takes it.
 """
 
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import NamedTuple
 
 from node.broker.commands import QueueConfig
+from node.broker.consumer import Consumer, Key
+from node.broker.dedup import Window
+from node.broker.lane import Lane, returned_runs
+from node.broker.queue_policy import Policy, policy_of
+from node.broker.runs import Run, first_part, last_part, size_of
 
-Run = tuple[int, int, int, int, int, int]
-"""Log index, command offset, first record, count, returns, failures. Tuples compare in publish order."""
-Held = tuple[int, Run]
-"""First delivery id, run: delivery `first_id + k` is record `first_record + k`."""
-Key = tuple[int, int]
-"""Origin node and an id (of a session or a consumer) that it made."""
+TIME_MAX = (1 << 63) - 1
+"""A time that never comes, which still fits a row."""
 
-HELD_SHIFT = 10
-"""What a consumer holds is kept, and saved, in chunks of 2 ** HELD_SHIFT delivery ids: settling one delivery
-of a million moves and rewrites one chunk."""
-ATTEMPTS_MAX = 0xFFFF
-"""Returns and failures stop counting here; limits are far below, and a row has 16 bits for each."""
-
-_NO_RUN: Run = (-1, 0, 0, 0, 0, 0)
+DelayedKey = tuple[int, int, int, int]
+"""When it is due, log index, command offset, first record."""
 
 
-def first_part(run: Run, count: int) -> Run:
-    """Return the first `count` messages of a run."""
-    return (run[0], run[1], run[2], count, run[4], run[5])
+class Reason(IntEnum):
+    """Why a message became a dead letter; the names are those of x-death."""
+
+    REJECTED = 1
+    EXPIRED = 2
+    MAXLEN = 3
+    DELIVERY_LIMIT = 4
 
 
-def last_part(run: Run, skipped: int) -> Run:
-    """Return a run without its first `skipped` messages."""
-    return (run[0], run[1], run[2] + skipped, run[3] - skipped, run[4], run[5])
+class Letter(NamedTuple):
+    """Dead letters that wait to be forwarded: the messages of `run` have the numbers from its key on."""
 
-
-@dataclass(slots=True, eq=False)
-class Consumer:
-    """A consumer of a queue, or the holder of a basic.get: not attached from the start.
-
-    One that is not attached and holds nothing is forgotten.
-    """
-
-    key: Key
-    session: Key
-    window: int  # most messages it may hold; 0 for a holder of basic.get
-    attached: bool
-    no_ack: bool = False
-    exclusive: bool = False
-    priority: int = 0
-    next_id: int = 1
-    unacked: int = 0
-    is_in_service: bool = False  # stands in the queue's `service`
-    chunks: dict[int, list[Held]] = field(default_factory=dict)  # ascending numbers, each list ascending ids
-    dirty_chunks: dict[int, None] = field(default_factory=dict)
-
-    def hold(self, run: Run) -> int:
-        """Take a run over; returns the delivery id of its first message."""
-        first_id = self.next_id
-        self.next_id = end = first_id + run[3]
-        self.unacked += run[3]
-        start = first_id
-        # A slice never crosses a chunk, so that one id is always found in the chunk of its number.
-        while (end - 1) >> HELD_SHIFT != start >> HELD_SHIFT:
-            size = (((start >> HELD_SHIFT) + 1) << HELD_SHIFT) - start
-            self._append(start, first_part(run, size))
-            run = last_part(run, size)
-            start += size
-        self._append(start, run)
-        return first_id
-
-    def release(self, first: int, last: int) -> list[Run]:
-        """Let go of the deliveries `first..last`; returns what it held of them, in id order."""
-        first = max(first, 1)
-        last = min(last, self.next_id - 1)
-        low, high = first >> HELD_SHIFT, last >> HELD_SHIFT
-        released: list[Run] = []
-        # A range from a client may span any ids: the work is bounded by what is held.
-        numbers: Iterable[int]
-        if high - low < len(self.chunks):
-            numbers = range(low, high + 1)
-        else:
-            numbers = [number for number in self.chunks if low <= number <= high]
-        for number in numbers:
-            held = self.chunks.get(number)
-            if held is None:
-                continue
-            part = _cut(held, first, last)
-            if part:
-                released += part
-                self.dirty_chunks[number] = None
-                if not held:
-                    del self.chunks[number]
-        for run in released:
-            self.unacked -= run[3]
-        return released
-
-    def _append(self, first_id: int, run: Run) -> None:
-        number = first_id >> HELD_SHIFT
-        self.dirty_chunks[number] = None
-        chunk = self.chunks.get(number)
-        if chunk is None:
-            self.chunks[number] = [(first_id, run)]
-        else:
-            chunk.append((first_id, run))
-
-
-def _cut(held: list[Held], first: int, last: int) -> list[Run]:
-    """Remove ids `first..last` from a chunk and return their runs; slices that stick out are split."""
-    start = bisect_left(held, (first, _NO_RUN))
-    if start and held[start - 1][0] + held[start - 1][1][3] > first:
-        start -= 1
-    stop = bisect_left(held, (last + 1, _NO_RUN), start)
-    if start >= stop:
-        return []
-    part = held[start:stop]
-    kept: list[Held] = []
-    head_id, run = part[0]
-    if head_id < first:
-        kept.append((head_id, first_part(run, first - head_id)))
-        part[0] = (first, last_part(run, first - head_id))
-    tail_id, run = part[-1]
-    if tail_id + run[3] > last + 1:
-        size = last + 1 - tail_id
-        part[-1] = (tail_id, first_part(run, size))
-        kept.append((last + 1, last_part(run, size)))
-    held[start:stop] = kept
-    return [run for _, run in part]
-
-
-@dataclass(slots=True)
-class Saved:
-    """Which rows of a queue the store has: what an incremental checkpoint compares with."""
-
-    ready_low: int = 0  # chunk numbers [ready_low, ready_high)
-    ready_high: int = 0
-    tail: int = 0  # the position after the last ready run that is saved
-    returned: int = 0  # returned runs
-    consumers: dict[Key, dict[int, None]] = field(default_factory=dict)  # chunk numbers of each
+    reason: Reason
+    ts: int
+    run: Run
 
 
 @dataclass(slots=True, eq=False)
 class Queue:
-    """One queue. `ready` holds what was never delivered, `returned` what was; returned ones go first."""
+    """One queue."""
 
     uid: int
     config: QueueConfig
-    ready: deque[Run] = field(default_factory=deque)
-    head: int = 0  # position of ready[0] among all runs ever put in: rows are keyed by it
-    returned: list[Run] = field(default_factory=list)  # newest first, so that the next is popped from the end
-    ready_count: int = 0  # messages in ready and returned
+    policy: Policy = field(init=False)
+    lanes: dict[int, Lane] = field(default_factory=dict)
+    in_order: list[Lane] = field(default_factory=list)  # all lanes, highest priority first
+    ready_count: int = 0  # messages in all lanes
+    ready_bytes: int = 0  # of their bodies, where bytes are limited
     unacked_count: int = 0
     consumers: dict[Key, Consumer] = field(default_factory=dict)  # also detached ones and holders of a get
     attached_count: int = 0
+    attached_ever: int = 0
+    active: Consumer | None = None  # the only one to be served, with a single active consumer
     service: dict[int, deque[Consumer]] = field(default_factory=dict)
     """Attached consumers with credit, by priority, in the order of their turns; no empty ones."""
-    is_head_taken: bool = False  # something left `ready` since the last checkpoint
-    returned_kept: int = 0  # returned[:returned_kept] is as it was at the last checkpoint
+    delayed: list[tuple[int, Run]] = field(default_factory=list)  # a heap by the time when they are due
+    delayed_count: int = 0
+    letters: deque[tuple[int, Letter]] = field(default_factory=deque)  # with the number of the first message
+    next_letter: int = 1
+    window: Window = field(default_factory=Window)
+    used_ts: int = 0  # when it was last used, where it expires
+    due_ts: int = 0  # for when it stands in the machine's timers; 0: it does not
+    is_timed: bool = False  # something in it may become due
+    gone: list[Run] = field(default_factory=list)
     dirty_consumers: dict[Key, None] = field(default_factory=dict)
-    saved: Saved = field(default_factory=Saved)
+    dirty_letters: dict[int, Letter | None] = field(default_factory=dict)
+    dirty_delayed: dict[DelayedKey, Run | None] = field(default_factory=dict)
+    saved_consumers: dict[Key, dict[int, None]] = field(default_factory=dict)
+    """The consumers that the store has, with the chunk numbers of each."""
+
+    def __post_init__(self) -> None:
+        self.policy = policy_of(self.config.arguments)
+        self.is_timed = self.policy.ttl_ms >= 0 or self.policy.expires_ms > 0
+        self.lane(0)
+
+    # --- ready messages ---
+
+    def lane(self, priority: int) -> Lane:
+        """Return the lane of a priority."""
+        lane = self.lanes.get(priority)
+        if lane is None:
+            lane = self.lanes[priority] = Lane(priority)
+            self.in_order = [self.lanes[number] for number in sorted(self.lanes, reverse=True)]
+        return lane
 
     def put(self, run: Run) -> None:
         """Add a new run at the end."""
-        self.ready.append(run)
+        traits = run[6]
+        self.lane(traits[0]).ready.append(run)
         self.ready_count += run[3]
+        if traits[2]:
+            self.ready_bytes += run[3] * traits[2]
+
+    def top(self) -> Lane:
+        """Return the lane that is next; the queue must not be empty."""
+        for lane in self.in_order:
+            if lane.ready or lane.returned:
+                return lane
+        raise AssertionError(self.uid)
 
     def first_count(self) -> int:
         """Return the size of the run that is next; the queue must not be empty."""
-        return self.returned[-1][3] if self.returned else self.ready[0][3]
+        run = self.top().next_run()
+        assert run is not None
+        return run[3]
 
     def take(self, limit: int) -> Run:
         """Remove and return the next run, at most `limit` (>= 1) messages of it; there must be one."""
-        if self.returned:
-            run = self.returned.pop()
-            if run[3] > limit:
-                self.returned.append(last_part(run, limit))
-                run = first_part(run, limit)
-                self.returned_kept = min(self.returned_kept, len(self.returned) - 1)
-            else:
-                self.returned_kept = min(self.returned_kept, len(self.returned))
-        else:
-            self.is_head_taken = True
-            run = self.ready[0]
-            if run[3] > limit:
-                self.ready[0] = last_part(run, limit)
-                run = first_part(run, limit)
-            else:
-                self.ready.popleft()
-                self.head += 1
-        self.ready_count -= run[3]
-        return run
+        return self._take_from(self.top(), limit)
 
-    def give_back(self, runs: list[Run], *, failed: bool) -> None:
-        """Make released runs ready again in their old order, with one more return (and failure)."""
-        if not runs:
-            return
-        batch = _joined(sorted([_attempted(run, failed) for run in runs]))
-        for run in batch:
-            self.ready_count += run[3]
-        place = _place(self.returned, batch[-1])
-        if len(batch) == 1:
-            place = _insert(self.returned, place, batch[0])
-        else:
-            tail = self.returned[place:] + batch
-            tail.sort(reverse=True)
-            self.returned[place:] = tail
-        self.returned_kept = min(self.returned_kept, place)
+    def _take_from(self, lane: Lane, limit: int) -> Run:
+        run = lane.take(limit)
+        self.ready_count -= run[3]
+        size = run[6][2]
+        if size:
+            self.ready_bytes -= run[3] * size
+        return run
 
     def drop_ready(self) -> list[Run]:
         """Forget all ready messages; returns their runs."""
-        runs = [*self.ready, *self.returned]
-        self.is_head_taken = True
-        self.head += len(self.ready)
-        self.returned_kept = 0
-        self.ready.clear()
-        self.returned.clear()
-        self.ready_count = 0
+        runs: list[Run] = []
+        for lane in self.in_order:
+            runs += lane.clear()
+        self.ready_count = self.ready_bytes = 0
         return runs
+
+    def drop_all(self) -> list[Run]:
+        """Forget all but what consumers hold; returns the runs."""
+        runs = self.drop_ready()
+        runs += [run for _, run in self.delayed]
+        runs += [letter.run for _, letter in self.letters]
+        return runs
+
+    # --- messages that come back ---
+
+    def give_back(self, runs: list[Run], *, failed: bool, now: int) -> None:
+        """Make released runs ready again in their old order, with one more return (and failure)."""
+        if not runs:
+            return
+        policy = self.policy
+        runs = returned_runs(runs, failed=failed)
+        if policy.delivery_limit >= 0:
+            spent = [run for run in runs if run[5] > policy.delivery_limit]
+            if spent:
+                self.bury(spent, Reason.DELIVERY_LIMIT, now)
+                runs = [run for run in runs if run[5] <= policy.delivery_limit]
+        if policy.retry_ms and (policy.retries_failed if failed else policy.retries_returned):
+            for run in runs:
+                times = run[5] if failed else run[4]
+                self.delay(run, now + min(policy.retry_ms * times, policy.retry_max_ms))
+            return
+        if runs:
+            self._make_ready_again(runs)
+
+    def _make_ready_again(self, runs: list[Run]) -> None:
+        by_priority: dict[int, list[Run]] = {}
+        for run in runs:
+            self.ready_count += run[3]
+            self.ready_bytes += run[3] * run[6][2]
+            by_priority.setdefault(run[6][0], []).append(run)
+        for priority, part in by_priority.items():
+            self.lane(priority).give_back(part)
+
+    # --- messages that wait for their time ---
+
+    def delay(self, run: Run, due: int) -> None:
+        """Keep a run back until `due`."""
+        due = min(due, TIME_MAX)
+        heappush(self.delayed, (due, run))
+        self.delayed_count += run[3]
+        self.dirty_delayed[due, run[0], run[1], run[2]] = run
+        self.is_timed = True
+
+    def release_delayed(self, now: int, runs_max: int) -> None:
+        """Make ready what is due, at most `runs_max` runs: what was delivered before goes where it was."""
+        delayed = self.delayed
+        while delayed and delayed[0][0] <= now and runs_max:
+            due, run = heappop(delayed)
+            runs_max -= 1
+            self.delayed_count -= run[3]
+            self.dirty_delayed[due, run[0], run[1], run[2]] = None
+            if run[4]:
+                self._make_ready_again([run])
+            else:
+                self.put(run)
+
+    def expire(self, before: int, now: int) -> None:
+        """Discard what is next in a lane and expires earlier than `before`."""
+        for lane in self.in_order:
+            expired: list[Run] = []
+            while (run := lane.next_run()) is not None and 0 < run[6][1] < before:
+                expired.append(self._take_from(lane, run[3]))
+            if expired:
+                self.bury(expired, Reason.EXPIRED, now)
+
+    # --- messages that are given up ---
+
+    def shorten(self, now: int) -> None:
+        """Drop the oldest of the lowest priority while there is more than the limits allow."""
+        policy = self.policy
+        if policy.refuses:
+            return
+        dropped: list[Run] = []
+        lanes = reversed(self.in_order)
+        lane = next(lanes)
+        while True:
+            excess = self.ready_count - policy.length_max if policy.length_max >= 0 else 0
+            excess_bytes = self.ready_bytes - policy.bytes_max if policy.bytes_max >= 0 else 0
+            if excess <= 0 and excess_bytes <= 0:
+                break
+            while (run := lane.next_run()) is None:
+                lane = next(lanes)
+            if excess_bytes > 0:
+                size = run[6][2]
+                excess = max(excess, -(-excess_bytes // size) if size else run[3])
+            dropped.append(self._take_from(lane, excess))
+        if dropped:
+            self.bury(dropped, Reason.MAXLEN, now)
+
+    def room(self, size: int) -> int:
+        """Return how many messages of `size` bytes a queue that refuses still takes."""
+        policy = self.policy
+        room = policy.length_max - self.ready_count if policy.length_max >= 0 else 1 << 62
+        if policy.bytes_max >= 0 and size:
+            room = min(room, (policy.bytes_max - self.ready_bytes) // size)
+        return max(room, 0)
+
+    def bury(self, runs: list[Run], reason: Reason, now: int) -> None:
+        """Discard runs: they become dead letters, or are gone."""
+        if not self.policy.dead_letters:
+            self.gone += runs
+            return
+        for run in runs:
+            self._add_letter(self.next_letter, Letter(reason, now, run))
+            self.next_letter += run[3]
+
+    def _add_letter(self, first: int, letter: Letter) -> None:
+        self.letters.append((first, letter))
+        self.dirty_letters[first] = letter
+
+    def letters_done(self, last: int) -> None:
+        """The dead letters up to number `last` have found their places, or there is none for them."""
+        letters = self.letters
+        while letters and letters[0][0] <= last:
+            first, letter = letters.popleft()
+            self.dirty_letters[first] = None
+            done = last - first + 1
+            if done < letter.run[3]:
+                self.gone.append(first_part(letter.run, done))
+                rest = letter._replace(run=last_part(letter.run, done))
+                letters.appendleft((last + 1, rest))
+                self.dirty_letters[last + 1] = rest
+            else:
+                self.gone.append(letter.run)
+
+    # --- consumers ---
 
     def serve(self, consumer: Consumer) -> None:
         """Let an attached consumer with credit stand in line, unless it does."""
-        if consumer.attached and not consumer.is_in_service and consumer.unacked < consumer.window:
+        if (
+            consumer.attached
+            and not consumer.is_in_service
+            and consumer.unacked < consumer.window
+            and (self.active is consumer or not self.policy.single_active)
+        ):
             consumer.is_in_service = True
             self.service.setdefault(consumer.priority, deque()).append(consumer)
+
+    def attach(self, consumer: Consumer) -> None:
+        """Take a new consumer in."""
+        self.attached_ever += 1
+        consumer.number = self.attached_ever
+        self.consumers[consumer.key] = consumer
+        self.attached_count += 1
+        self.dirty_consumers[consumer.key] = None
+        self.serve_next()
+        self.serve(consumer)
 
     def detach(self, consumer: Consumer) -> None:
         """Give an attached consumer no more messages."""
@@ -234,6 +289,8 @@ class Queue:
         self.attached_count -= 1
         self.dirty_consumers[consumer.key] = None
         self._leave_line(consumer)
+        if self.active is consumer:
+            self.active = None
 
     def resize(self, consumer: Consumer, window: int) -> None:
         """Let an attached consumer hold `window` messages from now on."""
@@ -252,6 +309,15 @@ class Queue:
             if not line:
                 del self.service[consumer.priority]
 
+    def serve_next(self) -> None:
+        """Where one consumer is served at a time and none is: the highest priority, then who came first."""
+        if not self.policy.single_active or self.active is not None:
+            return
+        attached = [consumer for consumer in self.consumers.values() if consumer.attached]
+        if attached:
+            self.active = min(attached, key=lambda consumer: (-consumer.priority, consumer.number))
+            self.serve(self.active)
+
     def has_exclusive(self) -> bool:
         """Whether an exclusive consumer is attached; it is then the only one."""
         # It is kept alone, so a queue with several attached consumers has none that is exclusive.
@@ -259,49 +325,26 @@ class Queue:
             consumer.exclusive for consumer in self.consumers.values() if consumer.attached
         )
 
+    # --- time ---
 
-def _attempted(run: Run, failed: bool) -> Run:
-    index, offset, first, count, returns, failures = run
-    return (index, offset, first, count, min(returns + 1, ATTEMPTS_MAX), min(failures + failed, ATTEMPTS_MAX))
-
-
-def _follows(run: Run, later: Run) -> bool:
-    """Whether `later` begins where `run` ends, with the same history."""
-    return run[:2] == later[:2] and run[2] + run[3] == later[2] and run[4:] == later[4:]
-
-
-def _joined(runs: list[Run]) -> list[Run]:
-    """Join neighbours of an ascending list, so that a run returned in pieces costs one run again."""
-    joined = [runs[0]]
-    for run in runs[1:]:
-        last = joined[-1]
-        if _follows(last, run):
-            joined[-1] = first_part(last, last[3] + run[3])
-        else:
-            joined.append(run)
-    return joined
+    def next_due(self) -> int:
+        """Return when time will change something here; 0: never. In the past where work was put off."""
+        due = self.delayed[0][0] if self.delayed else 0
+        for lane in self.in_order:
+            run = lane.next_run()
+            if run is not None and run[6][1]:
+                due = min(due or run[6][1], run[6][1])
+        if self.policy.expires_ms and not self.attached_count:
+            unused = self.used_ts + self.policy.expires_ms
+            due = min(due or unused, unused)
+        for consumer in self.consumers.values():
+            deadline = consumer.deadline() if consumer.timeout_ms else 0
+            if deadline:
+                due = min(due or deadline, deadline)
+        return due
 
 
-def _place(descending: list[Run], run: Run) -> int:
-    """Return the position of the first run that is older than `run`."""
-    low, high = 0, len(descending)
-    while low < high:
-        middle = (low + high) // 2
-        if descending[middle] > run:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def _insert(descending: list[Run], place: int, run: Run) -> int:
-    """Insert a run, joined with its neighbours where it can be; returns the first position that changed."""
-    start = stop = place
-    if place and _follows(run, descending[place - 1]):
-        start -= 1
-        run = first_part(run, run[3] + descending[start][3])
-    if place < len(descending) and _follows(descending[place], run):
-        stop += 1
-        run = first_part(descending[place], descending[place][3] + run[3])
-    descending[start:stop] = [run]
-    return start
+def messages_in(queue: Queue) -> int:
+    """Return how many messages a queue keeps alive, wherever they are; for checks."""
+    letters = size_of([letter.run for _, letter in queue.letters])
+    return queue.ready_count + queue.unacked_count + queue.delayed_count + letters

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from node.broker import commands
+from node.broker.arguments import queue_type
 from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
 from node.broker.queue import NO_ACK_WINDOW
-from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed
+from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed, ResourceLocked
 from node.session import direct_reply
 from node.session.deliver import Consumer, send_got
 from node.session.prefetch import window
@@ -47,12 +48,13 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
     if name == direct_reply.QUEUE:
         group, uid = direct_reply.open_queue(channel, method, tag)
         priority = 0
+        timeout_ms = 0
     else:
         check_access(session, "read", "queue", name)
         record = yield from find_queue(channel, name)
         group, uid = record.group, record.uid
         priority = _checked(channel, method, name, "x-priority")
-        _checked(channel, method, name, "x-consumer-timeout")
+        timeout_ms = _checked(channel, method, name, "x-consumer-timeout")
     consumer = _consumer(channel, method, tag, group)
     channel.groups[group] = None
     command = commands.attach(
@@ -64,6 +66,7 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         priority=priority,
+        timeout_ms=timeout_ms,
     )
     session.node.submit(group, command)
     value = yield
@@ -100,7 +103,12 @@ def get(channel: "ChannelSession", method: methods.BasicGet) -> Script:
     name = queue_name(channel, method.queue)
     check_access(session, "read", "queue", name)
     record = yield from find_queue(channel, name)
-    ensure(session, record)
+    if record.arguments.get("x-single-active-consumer") is True:
+        raise ResourceLocked(
+            f"cannot obtain access to locked {resource_name('queue', name, session.vhost)}. basic.get operations "
+            f"are not supported by {queue_type(record.arguments)} queues with single active consumer"
+        )
+    ensure(session.shared, record)
     holder = channel.getters.get(record.uid)
     if holder is None:
         holder = channel.getters[record.uid] = session.node.next_id()

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from cluster.types import METADATA_GROUP
 from node.broker import commands, topology_commands
 from node.broker.effects import Refusal
-from node.broker.permissions import resource_name
 from node.broker.records import QueueRecord
 from node.broker.topology_commands import strip_name
 from node.broker.topology_effects import QueueDeclared
-from node.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed
+from node.errors import AccessRefused, AmqpError, NotFound
 from node.session import direct_reply
 from node.session.rules import (
     check_access,
@@ -100,20 +99,6 @@ def exchange_unbind(channel: "ChannelSession", method: methods.ExchangeUnbind) -
 
 # queue.*
 
-UNFINISHED_ARGUMENTS = (
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-max-priority",
-    "x-single-active-consumer",
-    "x-delivery-limit",
-    "x-consumer-timeout",
-    "x-delayed-retry-type",
-)
-
 
 def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Script:
     """queue.declare, passive or not."""
@@ -127,7 +112,7 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
         # A queue that was deleted elsewhere may still be in this replica, and would then be given to its group anew.
         yield from current(channel, METADATA_GROUP)
         record = yield from find_queue(channel, name)
-        ensure(session, record)
+        ensure(session.shared, record)
         yield from current(channel, record.group)
         machine = session.node.machine(record.group)
         if machine is not None and not machine.has_queue(record.uid):
@@ -137,7 +122,7 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
         prefix = method.arguments.get("x-name-prefix", SERVER_NAME_PREFIX)
         name = made_name(session, str(prefix)) if is_server_named else strip_name(method.queue)
         check_access(session, "configure", "queue", name)
-        _refuse_unfinished(session, name, method.arguments)
+        _check_dead_letters(session, name, method.arguments)
         record = yield from _declare(channel, method, name, is_server_named=is_server_named)
     channel.last_queue = record.name
     if not method.no_wait:
@@ -157,7 +142,7 @@ def queue_delete(channel: "ChannelSession", method: methods.QueueDelete) -> Scri
     except NotFound:
         record = None
     if record is not None:
-        ensure(session, record)
+        ensure(session.shared, record)
         session.node.submit(
             record.group,
             commands.delete_queue(
@@ -180,7 +165,7 @@ def queue_purge(channel: "ChannelSession", method: methods.QueuePurge) -> Script
     name = queue_name(channel, method.queue)
     check_access(session, "read", "queue", name)
     record = yield from find_queue(channel, name)
-    ensure(session, record)
+    ensure(session.shared, record)
     session.node.submit(record.group, commands.purge(channel.ask(record.group), record.uid))
     value = yield
     if isinstance(value, Refusal):
@@ -202,12 +187,12 @@ def queue_unbind(channel: "ChannelSession", method: methods.QueueUnbind) -> Scri
     channel.send(methods.QueueUnbindOk())
 
 
-def _refuse_unfinished(session: "Session", name: str, arguments: "Table") -> None:
-    """An argument that would have no effect is refused: nobody shall count on it."""
-    for argument in UNFINISHED_ARGUMENTS:
-        if arguments.get(argument):
-            queue = resource_name("queue", name, session.vhost)
-            raise PreconditionFailed(f"invalid arg '{argument}' for {queue}: not implemented yet")
+def _check_dead_letters(session: "Session", name: str, arguments: "Table") -> None:
+    """Raise 403 unless the user may read the queue and write to its dead letter exchange."""
+    exchange = arguments.get("x-dead-letter-exchange")
+    if isinstance(exchange, str):
+        check_access(session, "read", "queue", name)
+        check_access(session, "write", "exchange", exchange)
 
 
 def _declare(
@@ -235,17 +220,18 @@ def _declare(
         if declared.created:
             if record.exclusive:
                 # Others cannot look into this node's memory: nobody else could see that it lacks the queue.
-                create(session, record, 0)
+                create(session.shared, record, 0)
             # The metadata is what should be. A shard hears of the queue from the first who uses it, on the same
             # stream, and else from its leader: a queue that it lacks is empty, which is what was declared.
             return record
         machine = session.node.machine(record.group)
         assert machine is not None, "an exclusive queue lives where it was declared"
-        if machine.has_queue(record.uid):
+        if machine.has_queue(record.uid) and "x-expires" not in record.arguments:
             yield from current(channel, record.group)
         else:
-            # Also for one that was there: who declared it may have died before its group had it.
-            create(session, record, channel.ask(record.group))
+            # Also for one that was there: who declared it may have died before its group had it, and to declare it is
+            # to use it.
+            create(session.shared, record, channel.ask(record.group))
             yield
         if machine.has_queue(record.uid):
             return record

@@ -16,6 +16,7 @@ from node.broker.topology_effects import UserChanged, VhostDeleted
 from node.errors import ConnectionForced
 from node.session.consume import cancelled
 from node.session.deliver import deliver, flush
+from node.session.letters import Outlets
 from node.session.ports import Close, NodePort, Output, Write
 from node.session.session import Session
 from node.session.shared import Options, Shared
@@ -35,11 +36,12 @@ class Frontend:
         node: what the sessions may ask of the node.
     """
 
-    __slots__ = ("_next_beat_ms", "_node", "_sessions", "_shared")
+    __slots__ = ("_next_beat_ms", "_node", "_sessions", "_shared", "letters")
 
     def __init__(self, options: Options, node: NodePort) -> None:
         self._node = node
         self._shared = Shared(options, node)
+        self.letters = Outlets(self._shared)
         self._sessions: dict[int, Session] = {}
         self._next_beat_ms = 0
 
@@ -164,7 +166,8 @@ class Frontend:
         found: dict[int, Session] = {}
         for waiter in self._shared.tickets.take_group(group):
             waiter.abandoned()
-            found[waiter.session.id] = waiter.session
+            if waiter.session is not None:
+                found[waiter.session.id] = waiter.session
         owns_here = group in (METADATA_GROUP, MEMORY_GROUP + self._node.node_id)
         for session in self._sessions.values():
             if (owns_here and session.may_own) or session.is_known_to(group):

@@ -6,8 +6,10 @@ place is kept where the slice before ended: the next one goes on from there.
 
 from typing import TYPE_CHECKING
 
-from node.broker import commands
+from node.broker import commands_read
 from node.wire import codec
+from node.wire.primitives import Long
+from node.wire.records import with_header
 
 if TYPE_CHECKING:
     from node.broker.effects import Slice
@@ -46,14 +48,14 @@ class Locator:
         Raises:
             KeyError: the entry is gone.
         """
-        index, command_offset, record, count, _, redelivered = piece
+        index, command_offset, record, count, _, redelivered, attempts = piece
         flags = _FLAG[redelivered]
         data = self._node.entry_data(group, index)
         key = (group, index, command_offset)
         place = self._runs.get(key)
         if place is None:
-            start, total = commands.enqueue_layout(data, command_offset)
-            if count == total:
+            start, total = commands_read.enqueue_layout(data, command_offset)
+            if count == total and not attempts:
                 return codec.content_frames(data, start, count, channel, head, tag, flags, more, frame_max)[0]
             at, offset = 0, start
             if len(self._runs) >= RUNS_MAX:
@@ -66,4 +68,7 @@ class Locator:
             offset = codec.skip(data, offset, record - at)
         frames, end = codec.content_frames(data, offset, count, channel, head, tag, flags, more, frame_max)
         self._runs[key] = (start, record + count, end)
+        if attempts:
+            counted = with_header(data, offset, count, "x-delivery-count", Long(attempts))
+            return codec.content_frames(counted, 0, count, channel, head, tag, flags, more, frame_max)[0]
         return frames

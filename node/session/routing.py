@@ -74,7 +74,7 @@ def _plan(session: "Session", publishing: Publishing, headers: "_Headers") -> "P
         return ReplyPlan(((group, (uid,)),))
     records = session.node.topology.route(session.vhost, exchange, routing_key, headers.read) or ()
     for record in records:
-        ensure(session, record)
+        ensure(session.shared, record)
     return session.plans.to(records)
 
 

@@ -16,6 +16,7 @@ from node.session.shared import ENSURED_MAX
 if TYPE_CHECKING:
     from node.session.channel import ChannelSession
     from node.session.session import Session
+    from node.session.shared import Shared
 
 RANDOM_BYTES = 17
 """Drawn for a name that the server makes: 22 characters of URL-safe base64 hold 132 bits."""
@@ -79,31 +80,31 @@ def find_queue(channel: "ChannelSession", name: str) -> Generator[None, Any, Que
         found = session.node.topology.find_queue(session.vhost, name, owner)
         if isinstance(found, AmqpError):
             raise found
-    ensure(session, found)
+    ensure(session.shared, found)
     return found
 
 
-def ensure(session: "Session", record: QueueRecord) -> None:
+def ensure(shared: "Shared", record: QueueRecord) -> None:
     """See that the queue's group has it before the next command on the same stream names it.
 
     The one who declared it may have died between metadata and group. Submitted once per queue: a group that
     lacks the queue later has deleted it, and must not be given it again.
     """
-    machine = session.node.machine(record.group)
+    machine = shared.node.machine(record.group)
     if machine is None or machine.has_queue(record.uid):
         return
-    ensured = session.shared.ensured
+    ensured = shared.ensured
     if record.uid in ensured:
         return
     if len(ensured) >= ENSURED_MAX:
         ensured.clear()
-    create(session, record, 0)
+    create(shared, record, 0)
 
 
-def create(session: "Session", record: QueueRecord, ticket: int) -> None:
-    """Hand the queue to its group."""
-    session.shared.ensured[record.uid] = None
-    session.node.submit(record.group, commands.create_queue(ticket, record.uid, shard_config(record)))
+def create(shared: "Shared", record: QueueRecord, ticket: int) -> None:
+    """Hand the queue to its group; one that is there already is used by it."""
+    shared.ensured[record.uid] = None
+    shared.node.submit(record.group, commands.create_queue(ticket, record.uid, shard_config(record)))
 
 
 def shard_config(record: QueueRecord) -> bytes:

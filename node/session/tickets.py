@@ -16,8 +16,8 @@ class Waiter(Protocol):
     """Who gets the answer."""
 
     @property
-    def session(self) -> "Session":
-        """The client connection that waits."""
+    def session(self) -> "Session | None":
+        """The client connection that waits; None: the node itself does."""
 
     def answered(self, value: object) -> None:
         """The reply's value, as the machine gave it."""

@@ -21,8 +21,8 @@ from node.store import keys
 from node.store.errors import StoreError
 from node.store.journal import SEGMENT_BYTES, Journal
 
-FORMAT = 2
-FORMAT_WITHOUT_JOURNAL = 1
+FORMAT = 4
+FORMAT_WITHOUT_JOURNAL = 3
 """Such a directory gets one when it is opened; a program that knows no journal must not open it again."""
 MAP_BYTES = 1 << 40
 """Address space, not disk: the file is sparse and grows as it is used. The real limits are alarms."""

@@ -1,12 +1,14 @@
 """Drives queue machines with commands: one replica on each of two nodes, and a shadow of their store."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from cluster.machine import Meta
 from node.broker import commands
-from node.broker.commands import Parts, QueueConfig
+from node.broker.commands import Options, Parts, QueueConfig
 from node.broker.effects import Cancelled, Deliver, QueueEffect, Reply, Slice
 from node.broker.queue import QueueMachine
+from node.broker.values import encode_table
 
 HEADER_BYTES = 18
 NODES = (1, 2)
@@ -26,6 +28,20 @@ def enqueue(
     return commands.enqueue(
         ticket, commands.targets(uids), count, [packed(count) if records is None else records]
     )
+
+
+def config(**arguments: Any) -> bytes:
+    """Return the configuration of a queue with arguments, `x_max_length` for x-max-length."""
+    table = {name.replace("_", "-"): value for name, value in arguments.items()}
+    return QueueConfig(arguments=encode_table(table)).encode()
+
+
+def enqueue_with(
+    uids: Sequence[int], count: int, records: bytes | None = None, *, ticket: int = TICKET, **options: Any
+) -> commands.Parts:
+    """Return the command that puts a run with options into queues."""
+    packed_records = packed(count) if records is None else records
+    return commands.enqueue_with(ticket, commands.targets(uids), count, [packed_records], Options(**options))
 
 
 def slices_of(effects: list[QueueEffect], consumer: int) -> list[Slice]:
@@ -65,6 +81,7 @@ class Driver:
         self.store: dict[bytes, bytes] = {}
         self.log: list[tuple[Meta, bytes | None]] = []
         self.index = 0
+        self.ts = 1000
 
     @property
     def machine(self) -> QueueMachine:
@@ -93,6 +110,11 @@ class Driver:
                 self.store.pop(key, None)
             else:
                 self.store[key] = value
+
+    def wait(self, ms: int) -> list[QueueEffect]:
+        """Let time pass, then have the leader say so; returns the effects at node 1."""
+        self.ts += ms - 1
+        return self.run(commands.tick())
 
     def restored(self) -> QueueMachine:
         """Return a machine for node 1 that starts from the shadow store."""
@@ -135,6 +157,7 @@ class Driver:
 
     def _next(self, origin: int, data: bytes | None) -> Meta:
         self.index += 1
-        meta = Meta(self.index, 1000 + self.index, origin)
+        self.ts += 1
+        meta = Meta(self.index, self.ts, origin)
         self.log.append((meta, data))
         return meta

@@ -2,10 +2,11 @@
 
 import pytest
 
-from node.broker import commands, queue
+from node.broker import commands, commands_read, queue_base
 from node.broker.commands import QueueConfig
 from node.broker.effects import Deliver, GetResult, Refusal, Reply, Slice
 from node.broker.errors import UnknownCommand
+from node.broker.queue import NO_ACK_WINDOW
 from node.wire import codec
 from tests.broker.queue_driver import (
     CONFIG,
@@ -65,7 +66,7 @@ def test_slice_names_the_records_in_the_entry(driver: Driver) -> None:
     assert (slice_.index, slice_.first_record, slice_.count, slice_.first_id) == (3, 2, 2, 4)
     data = driver.log[slice_.index - 1][1]
     assert data is not None
-    start, count = commands.enqueue_layout(data, slice_.command_offset)
+    start, count = commands_read.enqueue_layout(data, slice_.command_offset)
     assert count == 5
     start = codec.skip(data, start, slice_.first_record)
     assert data[start : codec.skip(data, start, slice_.count)] == records[18:36]
@@ -112,8 +113,8 @@ def test_prefetch_bounds_what_is_held(driver: Driver) -> None:
 
 def test_no_ack_consumer_has_a_fixed_window(driver: Driver) -> None:
     """The session settles what it has written; prefetch means nothing to a no-ack consumer."""
-    driver.publish(queue.NO_ACK_WINDOW + 5)
-    assert len(records_of(driver.attach(1, no_ack=True, prefetch=1), 1)) == queue.NO_ACK_WINDOW
+    driver.publish(NO_ACK_WINDOW + 5)
+    assert len(records_of(driver.attach(1, no_ack=True, prefetch=1), 1)) == NO_ACK_WINDOW
 
 
 def test_duplicate_settle_is_ignored(driver: Driver) -> None:
@@ -317,7 +318,7 @@ def test_auto_delete_queue_expires_with_its_last_consumer(driver: Driver) -> Non
     driver.attach(2, 8, origin=2)
     driver.publish(3, 8)
     driver.run(commands.detach(0, 1))
-    assert driver.machine.duties() == ([], False)
+    assert driver.machine.duties() == ([], False, [])
     driver.origin_gone(2)
     assert driver.machine.duties().expired == [8]
     assert dict(driver.machine.live()) == {}
@@ -329,7 +330,7 @@ def test_auto_delete_queue_expires_with_its_last_consumer(driver: Driver) -> Non
 
 def test_long_assignment_goes_on_in_later_entries(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """One attach to a long backlog must not block the node: the rest follows with any entry, here ticks."""
-    monkeypatch.setattr(queue, "ASSIGN_SLICES_MAX", 4)
+    monkeypatch.setattr(queue_base, "ASSIGN_SLICES_MAX", 4)
     for _ in range(10):
         driver.publish(1)
     assert len(slices_of(driver.attach(1), 1)) == 4
@@ -360,5 +361,5 @@ def test_consumers_are_listed_for_the_admin(driver: Driver) -> None:
     driver.publish(3)
     driver.attach(4, origin=2, prefetch=2, priority=1)
     driver.run(commands.get(0, 1, 50, 7))
-    assert driver.machine.consumers(7) == [(2, 4, 4, 2, False, False, 1, 2)]
+    assert driver.machine.consumers(7) == [(2, 4, 4, 2, False, False, 1, 2, True)]
     assert list(driver.machine.queue_uids()) == [7]

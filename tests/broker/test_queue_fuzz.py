@@ -6,10 +6,19 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from node.broker import commands
+from node.broker import commands, commands_read
 from node.broker.commands import Kind, MalformedCommand
 from node.broker.errors import UnknownCommand
-from tests.broker.queue_driver import HEADER_BYTES, NODES, TICKET, Driver, enqueue, packed
+from tests.broker.queue_driver import (
+    HEADER_BYTES,
+    NODES,
+    TICKET,
+    Driver,
+    config,
+    enqueue,
+    enqueue_with,
+    packed,
+)
 
 VALID = [
     commands.create_queue(TICKET, 8, b"\1\4args"),
@@ -24,6 +33,15 @@ VALID = [
     commands.close_session(TICKET, 1),
     commands.tick(),
     enqueue([7, 8], 3, packed(3, 2)),
+    enqueue_with(
+        [7, 8], 2, packed(2, 2), priority=3, ttl_ms=5, delay_ms=9, source_uid=4, source_low=1, source_seq=3
+    ),
+    commands.fence(TICKET),
+    commands.letters_done(7, 2),
+    commands.forget_source(4),
+    commands.resize(1, 4),
+    commands.probe(TICKET, 7),
+    commands.answer(TICKET, 1),
 ]
 INTEGERS = [0, 1, 2, 7, 8, 9, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1]
 
@@ -49,8 +67,20 @@ def bodies(draw: st.DrawFn) -> bytes:
 def busy_driver() -> Driver:
     """A driver whose queue has ready, returned and held messages."""
     driver = Driver()
-    driver.queue()
+    driver.queue(
+        config=config(
+            x_max_priority=9,
+            x_message_ttl=1000,
+            x_max_length=20,
+            x_max_length_bytes=90,
+            x_dead_letter_exchange="dead",
+            x_delivery_limit=1,
+            x_delayed_retry_type="all",
+            x_delayed_retry_min=1 << 62,
+        )
+    )
     driver.publish(9)
+    driver.run(commands.discard(1, [(1, 1)]))
     driver.attach(1, prefetch=5)
     driver.run(commands.settle(1, [(2, 3)]))
     driver.run(commands.get(0, 1, 9, 7))
@@ -85,7 +115,7 @@ def test_apply_of_any_bytes_raises_nothing_but_unknown_command(data: bytes) -> N
 def test_enqueue_layout_of_other_bytes_raises_malformed_command(data: bytes, offset: int) -> None:
     """The reader of an entry never gets a layout that does not add up."""
     try:
-        records, count = commands.enqueue_layout(data, offset)
+        records, count = commands_read.enqueue_layout(data, offset)
     except MalformedCommand:
         return
     assert records + 8 * count <= offset + 5 + int.from_bytes(data[offset + 1 : offset + 5], "big")

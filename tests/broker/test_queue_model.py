@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from node.broker import commands, queue, queue_rows, queue_state
+from node.broker import commands, consumer, queue_base, queue_rows
 from node.broker.commands import Parts, QueueConfig
 from node.broker.effects import Cancelled, Deliver, GetResult, Refusal, Reply
 from tests.broker.queue_driver import HEADER_BYTES, NODES, TICKET, Driver, enqueue
@@ -100,12 +100,12 @@ class QueueRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Teardown also follows an example that ended before `start`.
-        self.limits = queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX
+        self.limits = queue_rows.CHUNK_SHIFT, consumer.HELD_SHIFT, queue_base.ASSIGN_SLICES_MAX
 
     @initialize(shifts=st.tuples(st.integers(0, 3), st.integers(0, 4)), slices=st.sampled_from([2, 999]))
     def start(self, shifts: tuple[int, int], slices: int) -> None:
-        queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT = shifts
-        queue.ASSIGN_SLICES_MAX = slices
+        queue_rows.CHUNK_SHIFT, consumer.HELD_SHIFT = shifts
+        queue_base.ASSIGN_SLICES_MAX = slices
         self.steps, self.checkpoint_every = 0, 1 + shifts[0]
         self.driver = Driver()
         self.model = Model()
@@ -114,7 +114,7 @@ class QueueRules(RuleBasedStateMachine):
             self.create(uid, auto_delete=uid == 3)
 
     def teardown(self) -> None:
-        queue_rows.CHUNK_SHIFT, queue_state.HELD_SHIFT, queue.ASSIGN_SLICES_MAX = self.limits
+        queue_rows.CHUNK_SHIFT, consumer.HELD_SHIFT, queue_base.ASSIGN_SLICES_MAX = self.limits
 
     @rule(uid=st.sampled_from(UIDS), auto_delete=st.booleans())
     def create(self, uid: int, auto_delete: bool) -> None:
@@ -333,7 +333,7 @@ class QueueRules(RuleBasedStateMachine):
                 if isinstance(effect, Deliver):
                     taker = self.model.takers[node, effect.consumer]
                     order = []
-                    for index, offset, first, count, first_id, redelivered in effect.slices:
+                    for index, offset, first, count, first_id, redelivered, _ in effect.slices:
                         messages = [(index, offset, first + n) for n in range(count)]
                         self.model.deliver((node, effect.consumer), first_id, messages, redelivered)
                         order += messages

@@ -1,12 +1,14 @@
 """The parts of a queue, where their inner order matters."""
 
 from node.broker.commands import QueueConfig
-from node.broker.queue_state import ATTEMPTS_MAX, HELD_SHIFT, Consumer, Queue, Run
+from node.broker.consumer import HELD_SHIFT, Consumer
+from node.broker.queue_state import Queue
+from node.broker.runs import ATTEMPTS_MAX, PLAIN, Run
 
 
 def run(index: int, first: int, count: int, returns: int = 0, failures: int = 0) -> Run:
     """Return a run of entry `index` at command offset 18."""
-    return (index, 18, first, count, returns, failures)
+    return (index, 18, first, count, returns, failures, PLAIN)
 
 
 def consumer() -> Consumer:
@@ -17,18 +19,18 @@ def consumer() -> Consumer:
 def test_give_back_counts_returns_and_failures_of_each_piece() -> None:
     """A run is one again only where its pieces have the same history."""
     queue = Queue(7, QueueConfig())
-    queue.give_back([run(1, 0, 2), run(1, 2, 2)], failed=False)
-    queue.give_back([run(1, 4, 2)], failed=True)
-    queue.give_back([run(1, 6, 2, 1)], failed=False)
-    assert queue.returned == [run(1, 6, 2, 2), run(1, 4, 2, 1, 1), run(1, 0, 4, 1)]
+    queue.give_back([run(1, 0, 2), run(1, 2, 2)], failed=False, now=0)
+    queue.give_back([run(1, 4, 2)], failed=True, now=0)
+    queue.give_back([run(1, 6, 2, 1)], failed=False, now=0)
+    assert queue.lanes[0].returned == [run(1, 6, 2, 2), run(1, 4, 2, 1, 1), run(1, 0, 4, 1)]
     assert queue.ready_count == 8
 
 
 def test_give_back_merges_in_old_order() -> None:
     """Whatever the order in which pieces come back, the oldest is taken first."""
     queue = Queue(7, QueueConfig())
-    queue.give_back([run(5, 0, 1), run(2, 0, 1), run(9, 0, 1)], failed=False)
-    queue.give_back([run(6, 0, 1), run(1, 0, 1)], failed=False)
+    queue.give_back([run(5, 0, 1), run(2, 0, 1), run(9, 0, 1)], failed=False, now=0)
+    queue.give_back([run(6, 0, 1), run(1, 0, 1)], failed=False, now=0)
     queue.put(run(10, 0, 3))
     assert [queue.take(2)[0] for _ in range(7)] == [1, 2, 5, 6, 9, 10, 10]
     assert queue.ready_count == 0
@@ -37,8 +39,8 @@ def test_give_back_merges_in_old_order() -> None:
 def test_attempts_stop_counting_at_their_bound() -> None:
     """A message that is returned for ever still fits its row."""
     queue = Queue(7, QueueConfig())
-    queue.give_back([run(1, 0, 1, ATTEMPTS_MAX, ATTEMPTS_MAX)], failed=True)
-    assert queue.returned == [run(1, 0, 1, ATTEMPTS_MAX, ATTEMPTS_MAX)]
+    queue.give_back([run(1, 0, 1, ATTEMPTS_MAX, ATTEMPTS_MAX)], failed=True, now=0)
+    assert queue.lanes[0].returned == [run(1, 0, 1, ATTEMPTS_MAX, ATTEMPTS_MAX)]
 
 
 def test_held_run_is_cut_at_chunk_borders() -> None:

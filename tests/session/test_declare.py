@@ -335,11 +335,3 @@ def test_everything_is_freed_when_all_clients_are_lost() -> None:
     frontend = broker.frontend
     assert (frontend.connection_count, frontend.pending_bytes, frontend.open_tickets) == (0, 0, 0)
     assert list(broker.topology.queues()) == []
-
-
-def test_argument_without_effect_is_refused_and_not_ignored() -> None:
-    client = Loopback().connect().login().open()
-    client.send(1, m.QueueDeclare(queue="q", durable=True, arguments={"x-message-ttl": 1000}))
-    (closed,) = client.take_methods()
-    assert closed.reply_code == 406
-    assert "invalid arg 'x-message-ttl' for queue 'q' in vhost '/': not implemented yet" in closed.reply_text

@@ -19,9 +19,10 @@ import cluster.origin
 import cluster.raft.log
 import cluster.snapshot
 import cluster.transfers
+import node.broker.consumer
 import node.broker.queue
+import node.broker.queue_base
 import node.broker.queue_rows
-import node.broker.queue_state
 import node.session.deliver
 import node.session.locator
 import node.session.plans
@@ -47,8 +48,8 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (cluster.transfers, "SENDERS_MAX", (1, 2)),
     (cluster.raft.log, "TAIL_BYTES_MAX", (0, 300, 4 << 20)),
     (node.broker.queue, "NO_ACK_WINDOW", (1, 10, 2_000)),
-    (node.broker.queue, "ASSIGN_SLICES_MAX", (1, 4, 8_192)),
-    (node.broker.queue_state, "HELD_SHIFT", (1, 3, 10)),
+    (node.broker.queue_base, "ASSIGN_SLICES_MAX", (1, 4, 8_192)),
+    (node.broker.consumer, "HELD_SHIFT", (1, 3, 10)),
     (node.broker.queue_rows, "CHUNK_SHIFT", (1, 3, 8)),
     (node.session.deliver, "READ_AHEAD_PREFETCH_MIN", (1, 3, 100)),
     (node.session.plans, "PLANS_MAX", (1, 16_384)),

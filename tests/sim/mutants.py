@@ -20,7 +20,8 @@ from cluster.raft.log import RaftLog
 from cluster.raft.ready import Role
 from cluster.raft.rpc import AppendEntries, InstallSnapshot
 from cluster.snapshot import SnapshotSender
-from node.broker import commands, queue, queue_state
+from node.broker import commands_read, consumer, queue_base
+from node.broker.errors import UnknownCommand
 from node.broker.queue_state import Queue
 from node.session import publish as publish_module
 from node.session.consume import forget
@@ -314,43 +315,43 @@ def memory_batches_are_not_sent_again(patch: Patch) -> None:
 
 def consumers_stand_in_no_order(patch: Patch) -> None:
     """A set instead of a line: which consumer is served depends on where objects lie in memory."""
-    original = queue.assign
+    original = queue_base.assign
 
-    def assign(which: Queue, slices_max: int, assigned: Any) -> int:
+    def assign(which: Queue, slices_max: int, now: int, assigned: Any) -> int:
         for priority, line in which.service.items():
             which.service[priority] = deque(sorted(line, key=lambda consumer: hash(id(consumer)) % 997))
-        return original(which, slices_max, assigned)
+        return original(which, slices_max, now, assigned)
 
-    patch.setattr(queue, "assign", assign)
+    patch.setattr(queue_base, "assign", assign)
 
 
 def apply_looks_at_the_clock(patch: Patch) -> None:
     """Whether a returned message counts as failed depends on the time at which a replica applies."""
     original = Queue.give_back
 
-    def give_back(which: Any, runs: Any, *, failed: bool) -> None:
-        original(which, runs, failed=failed and time.perf_counter_ns() % 2 == 0)
+    def give_back(which: Any, runs: Any, *, failed: bool, now: int) -> None:
+        original(which, runs, failed=failed and time.perf_counter_ns() % 2 == 0, now=now)
 
     patch.setattr(Queue, "give_back", give_back)
 
 
 def unknown_commands_are_passed_over(patch: Patch) -> None:
     """A replica that does not know a newer command goes on without it."""
-    original = commands.frames
+    original = commands_read.frames
 
     def frames(data: bytes, offset: int) -> Any:
         try:
             return original(data, offset)
-        except commands.UnknownCommand:
+        except UnknownCommand:
             return []
 
-    patch.setattr(commands, "frames", frames)
+    patch.setattr(commands_read, "frames", frames)
 
 
 def returned_messages_go_to_the_end(patch: Patch) -> None:
     """A requeued message is put behind the others, as if it were new."""
 
-    def give_back(which: Any, runs: Any, *, failed: bool) -> None:
+    def give_back(which: Any, runs: Any, *, failed: bool, now: int) -> None:
         for run in runs:
             which.put(run)
 
@@ -358,23 +359,29 @@ def returned_messages_go_to_the_end(patch: Patch) -> None:
 
 
 def windows_are_passed_by_one(patch: Patch) -> None:
-    """A consumer gets one message more than its prefetch."""
-    original = queue.Consumer
+    """A consumer is assigned one message more than its window."""
+    original = queue_base.assign
 
-    def consumer(key: Any, session: Any, window: int, **rest: Any) -> Any:
-        return original(key, session, window + (0 < window < queue.UNLIMITED_WINDOW), **rest)
+    def assign(which: Queue, *rest: Any) -> int:
+        takers = [taker for line in which.service.values() for taker in line]
+        for taker in takers:
+            taker.window += 1
+        given = original(which, *rest)
+        for taker in takers:
+            taker.window -= 1
+        return given
 
-    patch.setattr(queue, "Consumer", consumer)
+    patch.setattr(queue_base, "assign", assign)
 
 
 def a_settled_range_is_one_too_long(patch: Patch) -> None:
     """Acks up to n settle n + 1 as well."""
-    original = queue_state.Consumer.release
+    original = consumer.Consumer.release
 
-    def release(consumer: Any, first: int, last: int) -> Any:
-        return original(consumer, first, last + (last < consumer.next_id - 1))
+    def release(taker: Any, first: int, last: int) -> Any:
+        return original(taker, first, last + (last < taker.next_id - 1))
 
-    patch.setattr(queue_state.Consumer, "release", release)
+    patch.setattr(consumer.Consumer, "release", release)
 
 
 # -- the sessions -------------------------------------------------------------------------------------------

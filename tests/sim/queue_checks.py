@@ -71,7 +71,11 @@ def audit(who: str, machine: QueueMachine) -> None:
     references: dict[int, int] = {}
     for uid, queue in machine._queues.items():
         seen: set[tuple[int, int, int]] = set()
-        ready = _place(who, uid, queue.ready, seen) + _place(who, uid, queue.returned, seen)
+        ready = sum(_place(who, uid, [*lane.ready, *lane.returned], seen) for lane in queue.lanes.values())
+        delayed = _place(who, uid, [run for _, run in queue.delayed], seen)
+        _place(who, uid, [letter.run for _, letter in queue.letters], seen)
+        if delayed != queue.delayed_count:
+            raise Violation("counts", f"{who} queue {uid}: {delayed} delayed, not {queue.delayed_count}")
         held = 0
         for consumer in queue.consumers.values():
             runs = [run for chunk in consumer.chunks.values() for _, run in chunk]
@@ -94,7 +98,7 @@ def audit(who: str, machine: QueueMachine) -> None:
 
 def _place(who: str, uid: int, runs: Any, seen: set[tuple[int, int, int]]) -> int:
     count = 0
-    for index, offset, first, size, _, _ in runs:
+    for index, offset, first, size, *_ in runs:
         for record in range(first, first + size):
             if (index, offset, record) in seen:
                 raise Violation("message in two places", f"{who} queue {uid}: entry {index} record {record}")

@@ -107,8 +107,8 @@ def test_directory_without_journal_gets_one(harness: Harness) -> None:
     with lmdb.open(str(harness.path), max_dbs=9, map_size=MAP_BYTES) as older:
         meta = older.open_db(b"meta")
         with older.begin(write=True) as txn:
-            assert txn.get(b"format", db=meta) == b"2"
-            txn.put(b"format", b"1", db=meta)
+            assert txn.get(b"format", db=meta) == b"4"
+            txn.put(b"format", b"3", db=meta)
             txn.delete(b"journal", db=meta)
     again = Harness(harness.path)
     assert again.store.view(1).entries(1, 4, 1 << 40) == entries(1, 4)
