@@ -39,7 +39,7 @@ ATTACH = struct.Struct(">QQQQIBiQ")
 GET = struct.Struct(">QQQQ")
 SETTLE = struct.Struct(">QI")
 GIVE_BACK = struct.Struct(">QBI")
-_PREFETCH_MAX = 0xFFFFFFFF
+PREFETCH_MAX = 0xFFFFFFFF
 
 
 class Kind(IntEnum):
@@ -64,6 +64,9 @@ class Kind(IntEnum):
     FENCE = 15
     LETTERS_DONE = 16
     FORGET_SOURCE = 17
+    RESIZE = 18
+    PROBE = 19
+    ANSWER = 20
 
 
 # An attribute of an enum costs a lookup, and these are asked for with each command.
@@ -71,6 +74,23 @@ KIND_MIN = int(min(Kind))
 KIND_MAX = int(max(Kind))
 KIND_ENQUEUE = int(Kind.ENQUEUE)
 KIND_ENQUEUE_WITH = int(Kind.ENQUEUE_WITH)
+
+
+_UNTICKETED = frozenset(
+    (
+        *(
+            Kind.SETTLE,
+            Kind.GIVE_BACK,
+            Kind.DISCARD,
+            Kind.RESIZE,
+            Kind.TICK,
+            Kind.LETTERS_DONE,
+            Kind.FORGET_SOURCE,
+        ),
+        *(Kind.PROBE, Kind.ANSWER),  # theirs is not for the group to answer
+    )
+)
+"""Kinds whose body does not start with the ticket of a reply that the group itself gives."""
 
 
 class MalformedCommand(ValueError):
@@ -226,7 +246,7 @@ def attach(
         timeout_ms: how long it may hold a message; 0: as the queue says.
     """
     flags = no_ack | exclusive << 1
-    limit = min(prefetch, _PREFETCH_MAX)
+    limit = min(prefetch, PREFETCH_MAX)
     clamped = max(-(1 << 31), min(priority, (1 << 31) - 1))
     return _command(
         Kind.ATTACH, ATTACH.pack(ticket, session, consumer, uid, limit, flags, clamped, timeout_ms)
@@ -288,6 +308,35 @@ def tick() -> Parts:
 def fence(ticket: int) -> Parts:
     """Nothing; replies None when all that was submitted before is done."""
     return _command(Kind.FENCE, TICKET.pack(ticket))
+
+
+def resize(consumer: int, prefetch: int) -> Parts:
+    """From now on the consumer may hold `prefetch` messages (0: no limit); what it holds beyond stays with it."""
+    return _command(Kind.RESIZE, TICKET_UID.pack(consumer, prefetch))
+
+
+def probe(ticket: int, uid: int) -> Parts:
+    """Ask the owner of a memory group whether it has a queue; its node answers with `answer`."""
+    return _command(Kind.PROBE, TICKET_UID.pack(ticket, uid))
+
+
+def answer(ticket: int, value: int) -> Parts:
+    """The answer to `probe`, submitted to the memory group of the node that asked: 1 or 0."""
+    return _command(Kind.ANSWER, TICKET_UID.pack(ticket, value))
+
+
+def tickets(parts: Parts) -> list[int]:
+    """The tickets, not 0, of commands that were joined; each command begins with a part of its own."""
+    found = []
+    left = 0
+    for part in parts:
+        if left == 0:
+            kind, length = HEAD.unpack_from(part)
+            left = HEAD.size + length
+            if kind not in _UNTICKETED and (ticket := TICKET.unpack_from(part, HEAD.size)[0]):
+                found.append(ticket)
+        left -= len(part)
+    return found
 
 
 def letters_done(uid: int, last: int) -> Parts:

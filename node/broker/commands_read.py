@@ -153,7 +153,10 @@ def body_sizes(data: bytes, offset: int, count: int) -> list[int]:
 
 
 def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:
-    """Return (ticket, uid | consumer | session) of purge, detach and close_session, (uid, last) of letters_done."""
+    """Return (ticket, uid | consumer | session) of purge, detach, close_session and probe, (ticket, value) of answer.
+
+    Also (uid, last) of letters_done, and (consumer, prefetch) of resize.
+    """
     if end - body != TICKET_UID.size:
         raise MalformedCommand
     ticket, subject = TICKET_UID.unpack_from(data, body)

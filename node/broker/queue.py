@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cluster.machine import Meta
 from node.broker import commands_read
-from node.broker.commands import Kind, MalformedCommand, Options
+from node.broker.commands import PREFETCH_MAX, Kind, MalformedCommand, Options
 from node.broker.consumer import Consumer, Key
 from node.broker.effects import GetResult, QueueEffect, Refusal, Refused, Slice
 from node.broker.queue_base import Duties, QueueBase
@@ -73,6 +73,10 @@ class QueueMachine(QueueBase):
             Kind.FENCE: self._fence,
             Kind.LETTERS_DONE: self._letters_done,
             Kind.FORGET_SOURCE: self._forget_source,
+            Kind.RESIZE: self._resize,
+            # Of the memories of nodes only: see `memory_queues`.
+            Kind.PROBE: self._tick,
+            Kind.ANSWER: self._tick,
         }
 
     # --- StateMachine ---
@@ -310,6 +314,15 @@ class QueueMachine(QueueBase):
             queue.attach(consumer)
             self._follow_up(queue)
 
+    def _resize(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        number, prefetch = commands_read.decode_pair(data, body, end)
+        consumer, queue = self._consumers.get((meta.origin, number), (None, None))
+        if consumer is not None and queue is not None and consumer.attached and not consumer.no_ack:
+            # As attach would have kept it: rows have 64 bits for a window, commands of attach 32.
+            queue.resize(consumer, min(prefetch, PREFETCH_MAX) or UNLIMITED_WINDOW)
+            self._changes.touch(queue.uid)
+            self._follow_up(queue)
+
     def _detach(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         ticket, number = commands_read.decode_pair(data, body, end)
         consumer, queue = self._consumers.get((meta.origin, number), (None, None))
@@ -416,7 +429,7 @@ class QueueMachine(QueueBase):
         self._reply(meta, commands_read.decode_one(data, body, end))
 
     def _tick(self, _meta: Meta, _data: bytes, _offset: int, _body: int, _end: int) -> None:
-        """Nothing: `_begin` has done the work."""
+        """Nothing: what a tick is for, `_begin` has done."""
 
 
 def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:

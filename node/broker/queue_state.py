@@ -298,14 +298,26 @@ class Queue:
         consumer.attached = False
         self.attached_count -= 1
         self.dirty_consumers[consumer.key] = None
+        self._leave_line(consumer)
+        if self.active is consumer:
+            self.active = None
+
+    def resize(self, consumer: Consumer, window: int) -> None:
+        """Let an attached consumer hold `window` messages from now on."""
+        consumer.window = window
+        self.dirty_consumers[consumer.key] = None
+        if consumer.unacked >= window:
+            self._leave_line(consumer)
+        else:
+            self.serve(consumer)
+
+    def _leave_line(self, consumer: Consumer) -> None:
         if consumer.is_in_service:
             consumer.is_in_service = False
             line = self.service[consumer.priority]
             line.remove(consumer)
             if not line:
                 del self.service[consumer.priority]
-        if self.active is consumer:
-            self.active = None
 
     def serve_next(self) -> None:
         """Where one consumer is served at a time and none is: the highest priority, then who came first."""

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from node.broker.values import Table, decode_table
 
+OUTSIDE_METADATA = 1 << 63
+"""Uids with this bit are of queues that the metadata does not know: they end with a consumer (direct reply-to)."""
+
 
 class Owner(NamedTuple):
     """The session that an exclusive queue belongs to; session ids are unique within their node."""

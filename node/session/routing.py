@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from node.amqp.content import Publishing, parse_publish
 from node.broker.permissions import resource_name
 from node.errors import AccessRefused, NotFound, PreconditionFailed
+from node.session import direct_reply
 from node.session.asked import KEPT_MAX, NO_OPTIONS, Asked, asked_by, kept_header
+from node.session.plans import ReplyPlan
 from node.session.rules import check_access, ensure
 from node.wire import codec
 from node.wire.items import SPECIAL_FLAG, publish_args
@@ -156,6 +158,9 @@ def _plan(
 ) -> "Plan":
     exchange, routing_key, _ = publishing
     topology = session.node.topology
+    if not exchange and (reply := direct_reply.target(session.node, routing_key)):
+        group, uid = reply
+        return ReplyPlan(((group, (uid,)),))
     if more_keys:
         records = topology.route_all(session.vhost, exchange, (routing_key, *more_keys), headers.read) or ()
     else:

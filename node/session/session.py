@@ -48,6 +48,7 @@ class Session:
         "ended",
         "id",
         "is_loopback",
+        "kept_bytes",
         "may_own",
         "node",
         "pending_bytes",
@@ -73,6 +74,7 @@ class Session:
         self.vhost = ""
         self.plans = shared.plans_of("", "")
         self.ended = False
+        self.kept_bytes = 0  # in transactions
         self.may_own = False  # True: it has asked for an exclusive queue
         self.channels: dict[int, ChannelSession] = {}
         self.pending_bytes = 0
