@@ -78,7 +78,10 @@ def asked_by(session: "Session", header: bytes) -> Asked:
 
 
 def kept_header(header: bytes) -> bytes:
-    """The content header that is stored for a message whose properties are rewritten: nobody is told of its BCC."""
+    """The content header that is stored for a message whose properties are rewritten: nobody is told of its BCC.
+
+    The one place where properties of a message change on their way.
+    """
     size_bytes, properties = decode_header(header)
     if properties.headers is not None:
         properties.headers.pop("BCC", None)

@@ -112,7 +112,7 @@ def _publish_slowly(
     """Route a run anew. False, and nothing done: that no queue takes all of it is to be believed only when current."""
     args, count, packed = runs[at]
     try:
-        parts, fault = route(channel.session, runs[at])
+        parts, fault = route(channel, runs[at])
     except NotFound:
         if is_current:
             raise

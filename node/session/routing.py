@@ -22,6 +22,7 @@ from node.wire.properties import decode_headers
 
 if TYPE_CHECKING:
     from node.broker.commands import Options
+    from node.session.channel import ChannelSession
     from node.session.plans import Plan
     from node.session.session import Session
     from node.wire.codec import PublishedRun
@@ -50,19 +51,20 @@ class Part(NamedTuple):
     dedup_ids: tuple[bytes, ...] = ()
 
 
-def route(session: "Session", run: "PublishedRun") -> tuple[list[Part], PreconditionFailed | None]:
+def route(channel: "ChannelSession", run: "PublishedRun") -> tuple[list[Part], PreconditionFailed | None]:
     """Route a run whose plan is not known: its parts, in order, and the fault of the message after them if it has one.
 
     Raises:
         AccessRefused: 403, the user may not write to the exchange, or it is internal.
         NotFound: 404, there is no such exchange, as far as this node knows.
     """
+    session = channel.session
     args, count, packed = run
     publishing = parse_publish(args)
     _check(session, publishing.exchange)
     headers = _Headers(packed, len(args) - _FLAGS_BYTES)
     if args[-1] & SPECIAL_FLAG:
-        return _route_special(session, run, publishing, headers)
+        return _route_special(channel, run, publishing, headers)
     plan = _plan(session, publishing, headers)
     if not headers.asked:
         if plan.groups:
@@ -83,29 +85,28 @@ def route(session: "Session", run: "PublishedRun") -> tuple[list[Part], Precondi
 
 
 def _route_special(
-    session: "Session", run: "PublishedRun", publishing: Publishing, headers: "_Headers"
+    channel: "ChannelSession", run: "PublishedRun", publishing: Publishing, headers: "_Headers"
 ) -> tuple[list[Part], PreconditionFailed | None]:
     """Each message is a part: whoever sorts them joins those that can be."""
     args, count, packed = run
     args = publish_args(args, special=False)
     parts: list[Part] = []
     for _ in range(count):
+        start, end = headers.offset, codec.skip(packed, headers.offset, 1)
+        record = packed[start:end]
         try:
-            asked = asked_by(session, headers.header())
+            asked = asked_by(channel.session, headers.header())
+            if asked.is_rewritten:
+                record = _rewritten(record, len(args) - _FLAGS_BYTES)
         except PreconditionFailed as fault:
             return parts, fault
-        plan = _plan_of(session, args, publishing, asked, headers)
-        start = headers.offset
-        headers.offset = codec.skip(packed, start, 1)
-        record = packed[start : headers.offset]
-        came_bytes = len(record)
-        if asked.is_rewritten:
-            record = _rewritten(record, len(args) - _FLAGS_BYTES)
+        plan = _plan_of(channel.session, args, publishing, asked, headers)
+        headers.offset = end
         options = _options_for(asked.options, plan.priority_max)
         if asked.dedup_id:
-            parts.append(Part(plan, 1, record, came_bytes, options, (asked.dedup_id,)))
+            parts.append(Part(plan, 1, record, end - start, options, (asked.dedup_id,)))
         else:
-            parts.append(Part(plan, 1, record, came_bytes, None if options == NO_OPTIONS else options))
+            parts.append(Part(plan, 1, record, end - start, None if options == NO_OPTIONS else options))
     return parts, None
 
 
