@@ -39,7 +39,13 @@ ATTACH = struct.Struct(">QQQQIBiQ")
 GET = struct.Struct(">QQQQ")
 SETTLE = struct.Struct(">QI")
 GIVE_BACK = struct.Struct(">QBI")
-PREFETCH_MAX = 0xFFFFFFFF
+_PREFETCH_MAX = 0xFFFFFFFF
+
+
+UNSENT = 2
+"""What stands for `failed` in a GIVE_BACK of deliveries that were never sent."""
+UNLIMITED_WINDOW = 1 << 62
+"""The window of who may hold any number: no limit that anybody could reach."""
 
 
 class Kind(IntEnum):
@@ -246,7 +252,7 @@ def attach(
         timeout_ms: how long it may hold a message; 0: as the queue says.
     """
     flags = no_ack | exclusive << 1
-    limit = min(prefetch, PREFETCH_MAX)
+    limit = min(prefetch, _PREFETCH_MAX)
     clamped = max(-(1 << 31), min(priority, (1 << 31) - 1))
     return _command(
         Kind.ATTACH, ATTACH.pack(ticket, session, consumer, uid, limit, flags, clamped, timeout_ms)
@@ -275,6 +281,14 @@ def give_back(consumer: int, ranges: Sequence[Range], *, failed: bool) -> Parts:
         Kind.GIVE_BACK,
         GIVE_BACK.pack(consumer, failed, len(ranges)) + _pack_ranges(ranges),
     )
+
+
+def unsent(consumer: int, ranges: Sequence[Range]) -> Parts:
+    """These deliveries never went to the client: they are ready again, and no attempt was made.
+
+    They count as redelivered all the same, for others may have got later messages by then (AMQP 0-9-1, 4.7).
+    """
+    return _command(Kind.GIVE_BACK, GIVE_BACK.pack(consumer, UNSENT, len(ranges)) + _pack_ranges(ranges))
 
 
 def discard(consumer: int, ranges: Sequence[Range]) -> Parts:
@@ -310,9 +324,9 @@ def fence(ticket: int) -> Parts:
     return _command(Kind.FENCE, TICKET.pack(ticket))
 
 
-def resize(consumer: int, prefetch: int) -> Parts:
-    """From now on the consumer may hold `prefetch` messages (0: no limit); what it holds beyond stays with it."""
-    return _command(Kind.RESIZE, TICKET_UID.pack(consumer, prefetch))
+def resize(consumer: int, window: int) -> Parts:
+    """From now on the consumer may hold `window` messages, none being the least; what it holds beyond stays with it."""
+    return _command(Kind.RESIZE, TICKET_UID.pack(consumer, window))
 
 
 def probe(ticket: int, uid: int) -> Parts:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cluster.machine import Meta
 from node.broker import commands_read
-from node.broker.commands import PREFETCH_MAX, Kind, MalformedCommand, Options
+from node.broker.commands import UNLIMITED_WINDOW, UNSENT, Kind, MalformedCommand, Options
 from node.broker.consumer import Consumer, Key
 from node.broker.effects import GetResult, QueueEffect, Refusal, Refused, Slice
 from node.broker.queue_base import Duties, QueueBase
@@ -26,8 +26,6 @@ __all__ = ["NO_ACK_WINDOW", "UNLIMITED_WINDOW", "ConsumerInfo", "Duties", "Queue
 
 NO_ACK_WINDOW = 2000
 """Messages that a no-ack consumer may have on their way to its socket."""
-UNLIMITED_WINDOW = 1 << 62
-"""The window of prefetch 0: no limit that anybody could reach."""
 
 
 class ConsumerInfo(NamedTuple):
@@ -227,7 +225,11 @@ class QueueMachine(QueueBase):
         if found is None:
             return
         consumer, queue = found
-        queue.give_back(self._release(consumer, queue, ranges), failed=failed, now=meta.ts)
+        runs = self._release(consumer, queue, ranges)
+        if failed == UNSENT:
+            queue.undo(runs)
+        else:
+            queue.give_back(runs, failed=bool(failed), now=meta.ts)
         self._let_go(consumer, queue)
         self._follow_up(queue)
 
@@ -315,11 +317,10 @@ class QueueMachine(QueueBase):
             self._follow_up(queue)
 
     def _resize(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
-        number, prefetch = commands_read.decode_pair(data, body, end)
+        number, window = commands_read.decode_pair(data, body, end)
         consumer, queue = self._consumers.get((meta.origin, number), (None, None))
         if consumer is not None and queue is not None and consumer.attached and not consumer.no_ack:
-            # As attach would have kept it: rows have 64 bits for a window, commands of attach 32.
-            queue.resize(consumer, min(prefetch, PREFETCH_MAX) or UNLIMITED_WINDOW)
+            queue.resize(consumer, min(window, UNLIMITED_WINDOW))
             self._changes.touch(queue.uid)
             self._follow_up(queue)
 

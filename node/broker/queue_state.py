@@ -169,6 +169,11 @@ class Queue:
         if runs:
             self._make_ready_again(runs)
 
+    def undo(self, runs: list[Run]) -> None:
+        """Make released runs, which were never sent, ready again in their old order, at once and whatever the limit."""
+        if runs:
+            self._make_ready_again(returned_runs(runs, failed=False))
+
     def _make_ready_again(self, runs: list[Run]) -> None:
         by_priority: dict[int, list[Run]] = {}
         for run in runs:

@@ -113,7 +113,7 @@ class ChannelSession:
 
     def forget_holders(self) -> None:
         """Forget the ids that hold nothing any more, once nothing waits: an ack may, of what the core has let go."""
-        if self._waiting or self.amqp.unacked_count:
+        if self._waiting or self.amqp.unacked_count or (self.transaction and self.transaction.size_bytes):
             return
         kept = [consumer.id for consumer in self.consumers.values()]
         self.holders = {holder: self.holders[holder] for holder in (*kept, *self.getters.values())}

@@ -91,7 +91,7 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
         if consumer.backlog:
             # Assigned and never sent: the client must not get them after cancel-ok.
             ranges = consumer.take_unsent(0)
-            session.node.submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
+            session.node.submit(consumer.group, commands.unsent(consumer.id, ranges))
         channel.forget_holders()
     if not method.no_wait:
         channel.send(methods.BasicCancelOk(consumer_tag=method.consumer_tag))

@@ -153,7 +153,7 @@ def flush(consumer: Consumer, count_max: int = UNLIMITED) -> bool:
     backlog = consumer.backlog
     if channel.gone:
         # The end of its session returns them to the queue.
-        backlog.clear()
+        return False
     first_id = backlog[0].first_id if backlog else 0
     last_id = 0
     room = min(consumer.room, count_max)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from node.session.channel import ChannelSession
 
 _NO_LIMIT: Final = 0
+_PARKED: Final = -1
+"""The window of a consumer that is to get no more; differs from any that it may have."""
 
 
 class ChannelLimit:
@@ -27,7 +29,7 @@ class ChannelLimit:
         prefetch: messages that the client may hold; 0: no bound.
     """
 
-    __slots__ = ("_channel", "_held", "_turn", "_unacked", "prefetch")
+    __slots__ = ("_channel", "_held", "_parked", "_turn", "_unacked", "_waited", "prefetch")
 
     def __init__(self, channel: "ChannelSession") -> None:
         self._channel = channel
@@ -35,6 +37,10 @@ class ChannelLimit:
         self._held = {consumer.id: consumer.unacked for consumer in consumers}
         self._unacked = sum(self._held.values())
         self._turn = 0  # which consumer is served next
+        self._waited: dict[
+            int, int
+        ] = {}  # consumer -> what was next in its backlog when it was last looked at
+        self._parked: list[Consumer] = []  # told to get no more while there is no room
         self.prefetch = _NO_LIMIT
 
     @property
@@ -61,6 +67,7 @@ class ChannelLimit:
     def set(self, prefetch: int) -> None:
         """Change the limit: it counts at once for the client, and for the groups with the next entry."""
         self.prefetch = prefetch
+        self._parked.clear()
         for consumer in self._channel.consumers.values():
             if not consumer.no_ack:
                 _resize(consumer)
@@ -68,6 +75,10 @@ class ChannelLimit:
 
     def flush(self) -> None:
         """Let consumers that wait for room have it, each its share, in turn."""
+        if self._parked and self.room > 0:
+            parked, self._parked = self._parked, []
+            for consumer in parked:
+                _resize(consumer)
         consumers = list(self._channel.consumers.values())
         start = self._turn % len(consumers) if consumers else 0
         order = [*range(start, len(consumers)), *range(start)]
@@ -83,6 +94,23 @@ class ChannelLimit:
                         served.append(number)
             waiting = served
 
+    def look(self) -> None:
+        """Called once a second: what has waited for room since the last time goes back to its queue.
+
+        Others may have it, while the client is busy for long.
+        """
+        waited, self._waited = self._waited, {}
+        if self.room > 0:
+            return
+        for consumer in self._channel.consumers.values():
+            if not consumer.backlog or consumer.no_ack:
+                continue
+            if waited.get(consumer.id) == consumer.backlog[0].first_id:
+                _park(consumer)
+                self._parked.append(consumer)
+            else:
+                self._waited[consumer.id] = consumer.backlog[0].first_id
+
 
 def qos(channel: "ChannelSession", method: methods.BasicQos) -> None:
     """basic.qos."""
@@ -94,6 +122,7 @@ def qos(channel: "ChannelSession", method: methods.BasicQos) -> None:
         prefetch = _NO_LIMIT
     if channel.limit is None and prefetch:
         channel.limit = ChannelLimit(channel)
+        channel.session.limits[channel.id] = channel.limit
     if channel.limit is not None and channel.limit.prefetch != prefetch:
         channel.limit.set(prefetch)
     channel.send(methods.BasicQosOk())
@@ -108,11 +137,20 @@ def window(channel: "ChannelSession", prefetch: int) -> int:
 def _resize(consumer: Consumer) -> None:
     """Tell the group the consumer's new window, and give back what is assigned beyond it and not sent."""
     size = window(consumer.channel, consumer.prefetch)
-    if size == consumer.window:
-        return
-    consumer.window = size
-    submit = consumer.channel.session.node.submit
-    submit(consumer.group, commands.resize(consumer.id, size))
-    ranges = consumer.take_unsent(max(size - consumer.unacked, 0)) if size else []
+    if size != consumer.window:
+        consumer.window = size
+        _tell(consumer, size or commands.UNLIMITED_WINDOW)
+
+
+def _park(consumer: Consumer) -> None:
+    """Give back all that was not sent, and get no more."""
+    consumer.window = _PARKED
+    _tell(consumer, consumer.unacked)
+
+
+def _tell(consumer: Consumer, size: int) -> None:
+    ranges = consumer.take_unsent(max(size - consumer.unacked, 0))
+    parts = commands.resize(consumer.id, size)
     if ranges:
-        submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
+        parts += commands.unsent(consumer.id, ranges)
+    consumer.channel.session.node.submit(consumer.group, parts)

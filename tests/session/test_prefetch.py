@@ -168,6 +168,67 @@ def test_room_of_the_channel_is_free_again(end: str) -> None:
     assert _bodies(client)[:1] == [b"b"]
 
 
+def test_what_waits_for_room_for_long_goes_to_others() -> None:
+    """A client that is busy for an hour with one message keeps no other for that time."""
+    broker = Loopback()
+    client = _opened(broker, "a", "b")
+    _qos(client, 1, is_global=True)
+    client.send(1, m.BasicConsume(queue="a"), m.BasicConsume(queue="b"))
+    publisher = _opened(broker)
+    publisher.publish("a", b"long")
+    publisher.publish("b", b"waits")
+    assert _bodies(client) == [b"long"]
+    other = _opened(broker)
+    other.send(1, m.BasicConsume(queue="b", consumer_tag="o"))
+    assert _bodies(other) == []
+    broker.tick(1000)
+    broker.tick(1000)
+    assert _bodies(other) == [b"waits"]
+    publisher.publish("b", b"next")
+    assert _bodies(other) == [b"next"]
+    other.send(1, m.BasicCancel("o"))
+    publisher.publish("b", b"last")
+    client.send(1, m.BasicAck(1))
+    assert _bodies(client) == [b"last"]
+
+
+def test_what_waits_for_room_stays_while_the_client_goes_on() -> None:
+    broker = Loopback()
+    client = _opened(broker, "a", "b")
+    _qos(client, 1, is_global=True)
+    client.send(1, m.BasicConsume(queue="a"), m.BasicConsume(queue="b"))
+    publisher = _opened(broker)
+    for queue in "ab":
+        publisher.publish(queue, *_numbers(9, queue))
+    before = broker.submitted
+    for tag in range(1, 10):
+        broker.tick(1000)
+        client.send(1, m.BasicAck(tag))
+    assert broker.submitted - before == 9
+    assert len(_bodies(client)) == 10
+
+
+@pytest.mark.parametrize("end", ["cancel", "close", "lose"])
+def test_what_was_read_ahead_has_not_failed(end: str) -> None:
+    """The client never saw it, so its end costs none of the attempts that a delivery limit grants."""
+    broker = Loopback()
+    client = _opened(broker)
+    client.call(m.QueueDeclare(queue="a", durable=True, arguments={"x-delivery-limit": 0}), m.QueueDeclareOk)
+    _qos(client, 100, is_global=False)
+    client.send(1, m.BasicConsume(queue="a", consumer_tag="t"))
+    _opened(broker).publish("a", *[b"x"] * 150)
+    assert len(_bodies(client)) == 100
+    if end == "cancel":
+        client.send(1, m.BasicCancel("t"), m.ChannelClose(200))
+    elif end == "close":
+        client.send(1, m.ChannelClose(200))
+    else:
+        broker.lose(client)
+    other = _opened(broker)
+    other.send(1, m.BasicConsume(queue="a", no_ack=True))
+    assert len(_bodies(other)) == 50
+
+
 def test_other_channels_are_not_limited() -> None:
     broker = Loopback()
     client = _opened(broker, "a").open(2)

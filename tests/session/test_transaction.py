@@ -85,6 +85,16 @@ def test_rollback_lets_deliveries_be_settled_again() -> None:
     assert _count(broker, "q") == (0, 0)
 
 
+def test_ack_of_a_consumer_that_was_cancelled_is_committed() -> None:
+    broker = Loopback()
+    client = _selected(broker, "q")
+    _opened(broker).publish("q", b"1")
+    client.send(1, m.BasicConsume(queue="q", consumer_tag="t"))
+    client.send(1, m.BasicAck(1), m.BasicCancel("t"), m.TxCommit())
+    assert client.take_methods()[-1] == m.TxCommitOk()
+    assert _count(broker, "q") == (0, 0)
+
+
 def test_prefetch_is_not_freed_before_the_commit() -> None:
     broker = Loopback()
     client = _opened(broker, "q")
