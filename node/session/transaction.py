@@ -17,7 +17,8 @@ from node.wire import methods
 if TYPE_CHECKING:
     from node.amqp.events import Settle
     from node.session.channel import ChannelSession
-    from node.session.publish import Returned, Run
+    from node.session.publish import Returned
+    from node.session.sorter import Run
 
 SETTLEMENT_BYTES = 64
 """What a kept range of deliveries counts for in the bound."""
