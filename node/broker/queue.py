@@ -179,21 +179,27 @@ class QueueMachine(QueueBase):
         if queues:
             index = meta.index
             sizes = _sizes(queues, data, command_offset)
-            for first, last in self._new_of(options, count):
-                run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
-                self._live[index] = self._live.get(index, 0) + run[3] * len(queues)
-                for queue in queues:
-                    self._changes.touch(queue.uid)
-                    refused += admit(queue, run, options, sizes, meta.ts, self._follow_up)
+            for queue in queues:
+                self._changes.touch(queue.uid)
+                for first, last in self._new_to(queue, options, count):
+                    run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
+                    self._live[index] = self._live.get(index, 0) + run[3]
+                    turned_away = admit(queue, run, options, sizes, meta.ts, self._follow_up)
+                    refused += turned_away
+                    if options.source_uid:
+                        _forget_letters(queue, options, turned_away)
         self._reply(meta, ticket, _taken(refused) or len(uids) - len(queues))
 
-    def _new_of(self, options: Options, count: int) -> list[Range]:
-        """The messages of a command that did not come before, as ranges."""
+    def _new_to(self, queue: Queue, options: Options, count: int) -> list[Range]:
+        """The messages of a command that did not come to the queue before, as ranges."""
         uid = options.source_uid
         if not uid:
             return [(0, count - 1)]
-        source = self._sources.setdefault(uid, Source())
-        self._changes.take_from(uid)
+        source = queue.sources.get(uid)
+        if source is None:
+            source = queue.sources[uid] = Source()
+            self._fed.setdefault(uid, {})[queue.uid] = None
+        queue.dirty_sources[uid] = None
         first = options.source_seq
         return [
             (start - first, last - first) for start, last in source.accept(options.source_low, first, count)
@@ -423,8 +429,11 @@ class QueueMachine(QueueBase):
 
     def _forget_source(self, _meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         uid = commands_read.decode_one(data, body, end)
-        if self._sources.pop(uid, None) is not None:
-            self._changes.take_from(uid)
+        for target in self._fed.pop(uid, {}):
+            queue = self._queues[target]
+            del queue.sources[uid]
+            queue.dirty_sources[uid] = None
+            self._changes.touch(target)
 
     def _fence(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         self._reply(meta, commands_read.decode_one(data, body, end))
@@ -439,6 +448,13 @@ def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
         if queue.counts_bytes:
             return commands_read.body_sizes(data, *commands_read.enqueue_layout(data, command_offset))
     return []
+
+
+def _forget_letters(queue: Queue, options: Options, refused: list[Range]) -> None:
+    """Letters that a full queue refuses are not taken: their own queue may keep them and send them again."""
+    source, shift = queue.sources[options.source_uid], options.source_seq
+    for first, last in refused:
+        source.refuse(first + shift, last + shift)
 
 
 def _taken(refused: list[Range]) -> Refused | None:

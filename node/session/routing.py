@@ -97,7 +97,7 @@ def _route_special(
         try:
             asked = asked_by(channel.session, headers.header())
             if asked.is_rewritten:
-                record = _rewritten(record, len(args) - _FLAGS_BYTES)
+                record = _rewritten(channel, record, len(args) - _FLAGS_BYTES)
         except PreconditionFailed as fault:
             return parts, fault
         plan = _plan_of(channel.session, args, publishing, asked, headers)
@@ -134,12 +134,12 @@ def _encoded_key(routing_key: str) -> bytes:
     return encode_longstr(routing_key.encode("utf-8", "surrogateescape"))
 
 
-def _rewritten(record: bytes, exrk_bytes: int) -> bytes:
+def _rewritten(channel: "ChannelSession", record: bytes, exrk_bytes: int) -> bytes:
     """The record with the content header that is to be stored."""
     head_bytes, body_bytes = _LENGTHS.unpack_from(record)
     header_start = _LENGTHS.size + exrk_bytes
     body_start = _LENGTHS.size + head_bytes
-    header = kept_header(record[header_start:body_start])
+    header = kept_header(channel, record[header_start:body_start])
     lengths = _LENGTHS.pack(exrk_bytes + len(header), body_bytes)
     return b"".join((lengths, record[_LENGTHS.size : header_start], header, record[body_start:]))
 
