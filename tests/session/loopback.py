@@ -15,7 +15,6 @@ from node.broker.memory_queues import MemoryQueueMachine
 from node.broker.queue import QueueMachine
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted, Reason
-from node.session.channel import ChannelSession
 from node.session.frontend import Frontend
 from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
 from node.session.shared import Options
@@ -107,11 +106,6 @@ class Loopback:
     def waiting(self, group: int) -> list[tuple[bytes, ...]]:
         """What was submitted to a group and is not applied, in pieces."""
         return [parts for _, parts in self._waiting.get(group, [])]
-
-    def channel_session(self, client: Client, channel: int = 1) -> ChannelSession:
-        """The broker's side of an open channel."""
-        session: ChannelSession = self.frontend._sessions[client.conn].amqp.channels[channel].session
-        return session
 
     @property
     def barriers_waiting(self) -> int:

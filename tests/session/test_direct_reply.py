@@ -21,11 +21,18 @@ def _requester(broker: Loopback, tag: str = "replies") -> Client:
 
 
 def _address(broker: Loopback, client: Client) -> str:
-    """What `reply-to` of a request becomes."""
-    properties = BasicProperties(reply_to=QUEUE)
-    direct_reply.rewrite(broker.channel_session(client), properties)
-    assert properties.reply_to is not None
-    return properties.reply_to
+    """What `reply-to` of a request becomes on its way to a server."""
+    server = broker.connect().login().open()
+    queue = server.call(m.QueueDeclare(exclusive=False, auto_delete=True), m.QueueDeclareOk).queue
+    server.send(1, m.BasicConsume(queue=queue, no_ack=True))
+    server.take()
+    client.publish(queue, b"request", properties=BasicProperties(reply_to=QUEUE, correlation_id="7"))
+    (request,) = server.take()
+    assert request.body == b"request"
+    assert request.properties.correlation_id == "7"
+    address: str = request.properties.reply_to
+    broker.lose(server)
+    return address
 
 
 def _declare(client: Client, name: str) -> m.Method:
@@ -97,10 +104,22 @@ def test_channel_has_one_reply_consumer() -> None:
 
 
 def test_request_needs_a_reply_consumer() -> None:
+    client = Loopback().connect().login().open()
+    client.publish("q", b"request", properties=BasicProperties(reply_to=QUEUE))
+    (closed,) = client.take_methods()
+    assert closed.reply_text == "PRECONDITION_FAILED - fast reply consumer does not exist"
+    assert (closed.failed_class_id, closed.failed_method_id) == (60, 40)
+
+
+def test_other_reply_queues_stay_as_they_are() -> None:
+    """Also an address, which a server may pass on."""
     broker = Loopback()
-    client = broker.connect().login().open()
-    with pytest.raises(direct_reply.PreconditionFailed, match="fast reply consumer does not exist"):
-        _address(broker, client)
+    client = _requester(broker)
+    address = _address(broker, client)
+    for name in ("mine", address):
+        client.publish(address, b"x", properties=BasicProperties(reply_to=name, priority=1))
+        (delivery,) = client.take()
+        assert delivery.properties.reply_to == name
 
 
 def test_requester_is_declared_as_a_queue_with_a_consumer() -> None:
@@ -202,7 +221,8 @@ def test_ways_of_replies_are_not_kept() -> None:
     """There are as many as requesters, and they would push out those that last."""
     broker = Loopback()
     client = _requester(broker)
-    client.publish(_address(broker, client), b"1", b"2")
+    address = _address(broker, client)
+    client.publish(address, b"1", b"2")
     assert [item.body for item in client.take()] == [b"1", b"2"]
-    session = broker.channel_session(client).session
-    assert session.plans.known(broker.topology.routes_version) == {}
+    plans = broker.frontend._sessions[client.conn].plans
+    assert [args for args in plans.known(broker.topology.routes_version) if address.encode() in args] == []

@@ -1,8 +1,11 @@
 """Transactions and direct reply-to on whole nodes: across nodes, and across a change of leader."""
 
+import struct
+
 import pytest
 
 from node.wire import methods
+from node.wire.properties import BasicProperties, decode_header
 from tests.amqp_client import ChannelGone, Received, Replied
 from tests.sim.cluster import SimClient, SimCluster
 from tests.sim.test_cluster import ready_cluster, step
@@ -57,9 +60,19 @@ def test_commit_is_answered_though_a_leader_goes_and_is_done_once(seed: int) -> 
 
 
 def _address(cluster: SimCluster, client: SimClient) -> str:
-    session = cluster.cores[client.node].frontend._sessions[client.conn]
-    address: str = session.amqp.channels[1].session.reply_consumer.address
-    return address
+    """What a server on the last node is told as `reply-to` of a request."""
+    server = _opened(cluster, 3)
+    server.amqp.declare(1, "requests")
+    step(cluster, server)
+    server.amqp.consume(1, "requests", no_ack=True)
+    step(cluster, server)
+    client.amqp.publish(1, "", "requests", b"request", BasicProperties(reply_to=REPLIES))
+    step(cluster, client)
+    (request,) = [event for event in server.events if isinstance(event, Received)]
+    _, properties = decode_header(struct.pack(">HHQ", 60, 0, 0) + request.properties)
+    server.drop()
+    assert properties.reply_to is not None
+    return properties.reply_to
 
 
 def test_reply_finds_its_requester_on_any_node() -> None:
