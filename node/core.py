@@ -271,8 +271,16 @@ class NodeCore:
             self._load[gid] = len(self.topology.uids_in(gid))
             if self.host.groups[gid].leads:
                 left -= self._repair_group(gid, machine, left)
+                self._forget_sources(gid, machine)
         # The end of this node's own epoch takes its exclusive queues out of the metadata without a word to it.
         self._repair_group(self.host.memory.id, self._memory_machine, left)
+
+    def _forget_sources(self, group: int, machine: QueueMachine) -> None:
+        """Queues that are deleted send no more dead letters: which ones came need not be known any longer."""
+        known_index = self.host.groups[METADATA_GROUP].applied
+        for uid in machine.source_uids()[:REPAIRS_MAX]:
+            if uid >> 16 <= known_index and self.topology.queue_by_uid(uid) is None:
+                self.host.submit(group, commands.forget_source(uid))
 
     def _repair_group(self, group: int, machine: QueueMachine, most: int) -> int:
         """Create what the metadata has and a shard lacks, delete what it no longer has; returns how many.
