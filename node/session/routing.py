@@ -5,10 +5,12 @@ asks (`asked.py`) decides with which others it makes a part.
 """
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from node.amqp.content import Publishing, parse_publish
+from node.broker.message import drawn
 from node.broker.permissions import resource_name
 from node.errors import AccessRefused, NotFound, PreconditionFailed
 from node.session import direct_reply
@@ -18,7 +20,7 @@ from node.session.rules import check_access, ensure
 from node.wire import codec
 from node.wire.items import SPECIAL_FLAG, publish_args
 from node.wire.primitives import encode_longstr
-from node.wire.properties import decode_headers
+from node.wire.properties import BasicProperties, decode_header, decode_headers
 
 if TYPE_CHECKING:
     from node.broker.commands import Options
@@ -62,46 +64,46 @@ def route(channel: "ChannelSession", run: "PublishedRun") -> tuple[list[Part], P
     args, count, packed = run
     publishing = parse_publish(args)
     _check(session, publishing.exchange)
-    headers = _Headers(packed, len(args) - _FLAGS_BYTES)
+    message = _Message(packed, len(args) - _FLAGS_BYTES, session.node.draw)
     if args[-1] & SPECIAL_FLAG:
-        return _route_special(channel, run, publishing, headers)
-    plan = _plan(session, publishing, headers)
-    if not headers.asked:
+        return _route_special(channel, run, publishing, message)
+    plan = _plan(session, publishing, message)
+    if not message.asked:
         if plan.groups:
             session.plans.keep(args, plan)
         return [Part(plan, count, packed, len(packed))], None
     parts: list[tuple[Plan, int, int, int]] = []
     for number in range(count):
         if number:
-            plan = _plan(session, publishing, headers)
-        start = headers.offset
-        headers.offset = codec.skip(packed, start, 1)
+            plan = _plan(session, publishing, message)
+        start = message.offset
+        message.offset = codec.skip(packed, start, 1)
         if parts and parts[-1][0] is plan:
             _, size, start, _ = parts.pop()
-            parts.append((plan, size + 1, start, headers.offset))
+            parts.append((plan, size + 1, start, message.offset))
         else:
-            parts.append((plan, 1, start, headers.offset))
+            parts.append((plan, 1, start, message.offset))
     return [Part(plan, size, packed[start:end], end - start) for plan, size, start, end in parts], None
 
 
 def _route_special(
-    channel: "ChannelSession", run: "PublishedRun", publishing: Publishing, headers: "_Headers"
+    channel: "ChannelSession", run: "PublishedRun", publishing: Publishing, message: "_Message"
 ) -> tuple[list[Part], PreconditionFailed | None]:
     """Each message is a part: whoever sorts them joins those that can be."""
     args, count, packed = run
     args = publish_args(args, special=False)
     parts: list[Part] = []
     for _ in range(count):
-        start, end = headers.offset, codec.skip(packed, headers.offset, 1)
+        start, end = message.offset, codec.skip(packed, message.offset, 1)
         record = packed[start:end]
         try:
-            asked = asked_by(channel.session, headers.header())
+            asked = asked_by(channel.session, message.header())
             if asked.is_rewritten:
                 record = _rewritten(channel, record, len(args) - _FLAGS_BYTES)
         except PreconditionFailed as fault:
             return parts, fault
-        plan = _plan_of(channel.session, args, publishing, asked, headers)
-        headers.offset = end
+        plan = _plan_of(channel.session, args, publishing, asked, message)
+        message.offset = end
         options = _options_for(asked.options, plan.priority_max)
         if asked.dedup_id:
             parts.append(Part(plan, 1, record, end - start, options, (asked.dedup_id,)))
@@ -117,15 +119,15 @@ def _options_for(options: "Options", priority_max: int) -> "Options":
 
 
 def _plan_of(
-    session: "Session", args: bytes, publishing: Publishing, asked: Asked, headers: "_Headers"
+    session: "Session", args: bytes, publishing: Publishing, asked: Asked, message: "_Message"
 ) -> "Plan":
     """The plan of one special message; kept under its arguments and its further keys."""
     key = args + b"".join(map(_encoded_key, asked.keys)) if asked.keys else args
     plan = session.plans.known(session.node.topology.routes_version).get(key)
     if plan is None:
-        headers.asked = False
-        plan = _plan(session, publishing, headers, asked.keys)
-        if plan.groups and not headers.asked:
+        message.asked = False
+        plan = _plan(session, publishing, message, asked.keys)
+        if plan.groups and not message.asked:
             session.plans.keep(key, plan)
     return plan
 
@@ -155,7 +157,7 @@ def _check(session: "Session", name: str) -> None:
 
 
 def _plan(
-    session: "Session", publishing: Publishing, headers: "_Headers", more_keys: tuple[str, ...] = ()
+    session: "Session", publishing: Publishing, message: "_Message", more_keys: tuple[str, ...] = ()
 ) -> "Plan":
     exchange, routing_key, _ = publishing
     topology = session.node.topology
@@ -163,22 +165,23 @@ def _plan(
         group, uid = reply
         return ReplyPlan(((group, (uid,)),))
     if more_keys:
-        records = topology.route_all(session.vhost, exchange, (routing_key, *more_keys), headers.read) or ()
+        records = topology.route_all(session.vhost, exchange, (routing_key, *more_keys), message) or ()
     else:
-        records = topology.route(session.vhost, exchange, routing_key, headers.read) or ()
+        records = topology.route(session.vhost, exchange, routing_key, message) or ()
     for record in records:
         ensure(session.shared, record)
     return session.plans.to(records)
 
 
-class _Headers:
-    """The content header of one message of a run, and whether a route depended on its headers table."""
+class _Message:
+    """One message of a run, and whether a route depended on more than its routing key."""
 
-    __slots__ = ("_exrk_bytes", "_packed", "asked", "offset")
+    __slots__ = ("_draw", "_exrk_bytes", "_packed", "asked", "offset")
 
-    def __init__(self, packed: bytes, exrk_bytes: int) -> None:
+    def __init__(self, packed: bytes, exrk_bytes: int, draw: Callable[[int], bytes]) -> None:
         self._packed = packed
         self._exrk_bytes = exrk_bytes
+        self._draw = draw
         self.offset = 0
         self.asked = False
 
@@ -188,7 +191,17 @@ class _Headers:
         start = self.offset + _LENGTHS.size
         return self._packed[start + self._exrk_bytes : start + size]
 
-    def read(self) -> dict[str, Any]:
-        """Decode the headers of the message at `offset`."""
+    def headers(self) -> dict[str, Any]:
+        """Its headers."""
         self.asked = True
         return decode_headers(self.header())
+
+    def properties(self) -> BasicProperties:
+        """Its properties."""
+        self.asked = True
+        return decode_header(self.header())[1]
+
+    def chance(self, bound: int) -> int:
+        """A number below `bound`."""
+        self.asked = True
+        return drawn(self._draw, bound)
