@@ -158,8 +158,10 @@ class Host:
         """One command, in pieces, onto this node's stream into any group; see `Group.submit`."""
         if group < MEMORY_GROUP:
             self.groups[group].submit(parts, is_patient=is_patient)
+        elif group == self.memory.id:
+            self.memory.submit(parts, is_patient=is_patient)
         else:
-            self._stream_owner(group).submit(parts)
+            self.links[group].submit(parts)
 
     def _stream_owner(self, group: int) -> Group | MemoryGroup | MemoryLink:
         if group < MEMORY_GROUP:
@@ -175,6 +177,8 @@ class Host:
         if group < MEMORY_GROUP:
             self.groups[group].barrier(ticket)
         else:
+            if group == self.memory.id:
+                self.memory.hurry()
             self._turn.passed.append(ticket)
 
     def entry_data(self, group: int, index: int) -> bytes:
@@ -196,6 +200,7 @@ class Host:
         for node, peer in self.peers.items():
             if (is_beat and node in self._later) or now_ms - peer.told_ms >= PING_MS:
                 self._envelope(node)
+        self.memory.hurry()
         for link in self.links.values():
             if link.overdue(now_ms):
                 for batch in link.resend(now_ms):
