@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.types import METADATA_GROUP
 from node.broker import commands, commands_read
 from node.broker.commands import Options
 from node.broker.death import buried, is_cycle, routing_keys_of
@@ -94,6 +95,28 @@ class Parcel:
             self.outlet.begin_anew()
 
 
+class Doubt:
+    """Waits until the topology of this node is no older than the letters for which it knows no queue."""
+
+    session = None
+
+    def __init__(self, outlet: "Outlet", last: int) -> None:
+        self._outlet = outlet
+        self._last = last
+
+    def answered(self, _value: object) -> None:
+        """It is."""
+        self._outlet.is_current(self._last)
+
+    def expired(self) -> None:
+        """To drop a letter because the cluster is slow would be wrong."""
+        raise AssertionError
+
+    def abandoned(self) -> None:
+        """Ask again."""
+        self._outlet.is_current(0)
+
+
 class Outlet:
     """The letters of one queue of which this node leads the group."""
 
@@ -103,6 +126,9 @@ class Outlet:
         self._uid = uid
         self._sent = 0  # number of the last letter that is under way or done
         self._open: deque[Parcel] = deque()
+        self._open_bytes = 0
+        self._current = 0  # letters up to this number are no younger than the topology of this node
+        self._is_asking = False  # whether it is current
         self._retry_ms = 0
         self._plans = Plans()
         self._version = -1
@@ -113,7 +139,7 @@ class Outlet:
         for parcel in self._open:
             parcel.is_void = True
         self._open.clear()
-        self._sent = 0
+        self._open_bytes = self._sent = 0
 
     def forward(self, letters: "Iterable[tuple[int, Letter]]") -> None:
         """Send what is not under way, as far as the bounds allow."""
@@ -148,8 +174,7 @@ class Outlet:
                 break
             prepared, packed, offset = self._prepared(record, letter, data, offset, is_letter=is_letter)
             plan = prepared.plan
-            if not plan.groups and record.arguments.get("x-dead-letter-strategy") == "at-least-once":
-                self._retry_ms = self._shared.node.now_ms() + RETRY_MS
+            if not plan.groups and not self._may_drop(record, number, first + count - 1):
                 more = False
                 break
             if parcel is None or parcel.plan is not plan or parcel.priority != prepared.priority:
@@ -161,8 +186,25 @@ class Outlet:
         return more
 
     def _is_full(self, parcel: Parcel | None) -> bool:
-        size_bytes = parcel.size_bytes if parcel is not None else 0
-        return size_bytes + sum([one.size_bytes for one in self._open]) >= OPEN_BYTES_MAX
+        return self._open_bytes + (parcel.size_bytes if parcel is not None else 0) >= OPEN_BYTES_MAX
+
+    def _may_drop(self, record: "QueueRecord", number: int, last: int) -> bool:
+        """Whether a letter for which there is no queue is to be dropped now: else it is looked at again later."""
+        node = self._shared.node
+        if record.arguments.get("x-dead-letter-strategy") == "at-least-once":
+            self._retry_ms = node.now_ms() + RETRY_MS
+            return False
+        if number > self._current and not self._is_asking:
+            # A binding made elsewhere may not have come here yet.
+            self._is_asking = True
+            ticket = self._shared.tickets.issue(Doubt(self, last), METADATA_GROUP, has_deadline=False)
+            node.barrier(METADATA_GROUP, ticket)
+        return number <= self._current
+
+    def is_current(self, last: int) -> None:
+        """The topology is no older than the letters up to `last`; 0: that cannot be said."""
+        self._is_asking = False
+        self._current = max(self._current, last)
 
     def _prepared(
         self, record: "QueueRecord", letter: "Letter", data: bytes, offset: int, *, is_letter: bool
@@ -220,6 +262,7 @@ class Outlet:
         if parcel is None:
             return
         self._open.append(parcel)
+        self._open_bytes += parcel.size_bytes
         self._sent = parcel.last
         plan = parcel.plan
         parcel.awaited = len(plan.groups)
@@ -245,6 +288,7 @@ class Outlet:
                 self._retry_ms = self._shared.node.now_ms() + RETRY_MS
                 break
             last = parcel.last
+            self._open_bytes -= parcel.size_bytes
             self._open.popleft()
         if last:
             self._shared.node.submit(self._group, commands.letters_done(self._uid, last))
