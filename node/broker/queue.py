@@ -120,7 +120,7 @@ class QueueMachine(QueueBase):
         queue = self._queues.get(uid)
         if queue is None:
             return 0, 0
-        return queue.delayed_count, sum([letter.run[3] for _, letter in queue.letters])
+        return queue.delayed.count, sum([letter.run[3] for _, letter in queue.letters])
 
     def queue_uids(self) -> KeysView[int]:
         """Return the uids of all queues, a live view in no order; expired ones are not among them."""
