@@ -454,3 +454,19 @@ def test_deleted_queue_takes_delayed_messages_and_letters_along(driver: Driver) 
     assert driver.store == before
     assert not driver.machine.live()
     assert not driver.machine.has_duties
+
+
+def test_timers_of_a_moving_queue_are_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long time to live and much traffic leave no trail of moments at which nothing happens."""
+    monkeypatch.setattr("node.broker.queue_base.STALE_TIMERS_MAX", 5)
+    settings = config(x_message_ttl=3_600_000, x_expires=3_600_000)
+    driver.queue(config=settings)
+    for uid in range(100, 130):
+        driver.publish(1)
+        fetched(driver)
+        driver.run(commands.settle(50, [(1, 1)]))
+        driver.queue(uid, settings)
+        driver.run(commands.delete_queue(TICKET, uid, if_unused=False, if_empty=False))
+    assert len(driver.machine._timers) <= 8
+    driver.wait(3_600_000)
+    assert not driver.machine.has_queue(7)
