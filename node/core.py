@@ -8,6 +8,7 @@ what sessions submit goes to the host's origin streams, what the groups apply he
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.envelope import Envelope
 from cluster.host import Host, HostOptions
@@ -15,9 +16,10 @@ from cluster.machine import StateMachine
 from cluster.ports import GroupWrite, LogStore
 from cluster.types import MEMORY_GROUP, METADATA_GROUP, GroupId
 from node.broker import commands, topology_commands
-from node.broker.effects import Reply
+from node.broker.effects import Probed, Reply
+from node.broker.memory_queues import MemoryQueueMachine
 from node.broker.queue import Duties, QueueMachine
-from node.broker.records import QueueRecord
+from node.broker.records import OUTSIDE_METADATA, QueueRecord
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted
 from node.session.frontend import Frontend
@@ -44,11 +46,6 @@ class CoreTurn:
     endings: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-def ticket_of(parts: tuple[bytes, ...]) -> int:
-    """The ticket of a command that has one: the field after its head."""
-    return int.from_bytes(parts[0][5:13], "big")
-
-
 class NodeCore:
     """One node, pure. Implements `node.session.ports.NodePort`."""
 
@@ -68,7 +65,7 @@ class NodeCore:
         self.topology = TopologyMachine(options.node)
         self.shards = {GroupId(gid): QueueMachine(options.node) for gid in range(1, shards + 1)}
         memory = GroupId(MEMORY_GROUP + options.node)
-        self._memory_machine = QueueMachine(options.node)
+        self._memory_machine = MemoryQueueMachine(options.node)
         machines: dict[GroupId, StateMachine] = {METADATA_GROUP: self.topology, **self.shards}
         machines[memory] = self._memory_machine
         self.host = Host(options, store, machines, draw, now_ms)
@@ -81,7 +78,10 @@ class NodeCore:
         self._repaired: dict[
             int, tuple[int, int]
         ] = {}  # (epoch, commands submitted) up to the last repair of a group
-        self._handed_over: dict[int, deque[tuple[int, int]]] = {group: deque() for group in self.host.links}
+        # Of each other memory group: what its stream will have come to, and the tickets that are answered by then.
+        self._handed_over: dict[int, deque[tuple[int, list[int]]]] = {
+            group: deque() for group in self.host.links
+        }
 
     # -- NodePort --------------------------------------------------------------------------------------
 
@@ -92,12 +92,16 @@ class NodeCore:
         return self.shards.get(GroupId(group))
 
     def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
-        """One command onto this node's origin stream of a group."""
+        """One command, or several that belong together, onto this node's origin stream of a group."""
         self.host.submit(group, parts, is_patient=is_patient)
         handed_over = self._handed_over.get(group)
-        if handed_over is not None:
+        if handed_over is not None and (tickets := commands.tickets(parts)):
             # The owner's machine replies to its own node only; here "carried out" is reply enough.
-            handed_over.append((self.host.stream(group).submitted, ticket_of(parts)))
+            handed_over.append((self.host.stream(group).submitted, tickets))
+
+    def has_group(self, group: int) -> bool:
+        """Whether this cluster has such a group."""
+        return group == METADATA_GROUP or self.machine(group) is not None or group in self.host.links
 
     def barrier(self, group: int, ticket: int) -> None:
         """`Frontend.on_barrier(ticket)` once the local replica is current."""
@@ -172,6 +176,8 @@ class NodeCore:
                 for effect in effects:
                     if isinstance(effect, QueueDeleted):
                         self._drop_queue(effect.record)
+            elif group == self.host.memory.id:
+                self._answer_probes(effects)
             frontend.on_effects(group, effects)
         for group, handed_over in self._handed_over.items():
             if handed_over:
@@ -184,11 +190,19 @@ class NodeCore:
         more = self.host.has_work() or frontend.has_work
         return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more, turn.resets, turn.endings)
 
-    def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, int]]) -> None:
+    def _answer_probes(self, effects: list[Any]) -> None:
+        """Tell other nodes which of the queues that they asked for are in this node's memory."""
+        for effect in effects:
+            if isinstance(effect, Probed):
+                self.host.submit(
+                    MEMORY_GROUP + effect.origin, commands.answer(effect.question, effect.is_here)
+                )
+
+    def _reply_handed_over(self, group: int, handed_over: deque[tuple[int, list[int]]]) -> None:
         applied = self.host.stream(group).applied
         replies: list[Reply] = []
         while handed_over and handed_over[0][0] <= applied:
-            replies.append(Reply(handed_over.popleft()[1], 0))
+            replies += [Reply(ticket, 0) for ticket in handed_over.popleft()[1]]
         if replies:
             self.frontend.on_effects(group, replies)
 
@@ -257,8 +271,16 @@ class NodeCore:
             self._load[gid] = len(self.topology.uids_in(gid))
             if self.host.groups[gid].leads:
                 left -= self._repair_group(gid, machine, left)
+                self._forget_sources(gid, machine)
         # The end of this node's own epoch takes its exclusive queues out of the metadata without a word to it.
         self._repair_group(self.host.memory.id, self._memory_machine, left)
+
+    def _forget_sources(self, group: int, machine: QueueMachine) -> None:
+        """Queues that are deleted send no more dead letters: which ones came need not be known any longer."""
+        known_index = self.host.groups[METADATA_GROUP].applied
+        for uid in machine.source_uids()[:REPAIRS_MAX]:
+            if uid >> 16 <= known_index and self.topology.queue_by_uid(uid) is None:
+                self.host.submit(group, commands.forget_source(uid))
 
     def _repair_group(self, group: int, machine: QueueMachine, most: int) -> int:
         """Create what the metadata has and a shard lacks, delete what it no longer has; returns how many.
@@ -272,7 +294,9 @@ class NodeCore:
         known_index = self.host.groups[METADATA_GROUP].applied
         # Only who declared an exclusive queue may create it: its session may have ended.
         lacking = sorted(wanted - present)[:most] if group in self.shards else []
-        left_over = [uid for uid in sorted(present - wanted) if uid >> 16 <= known_index]
+        left_over = [
+            uid for uid in sorted(present - wanted) if not uid & OUTSIDE_METADATA and uid >> 16 <= known_index
+        ]
         left_over = left_over[: most - len(lacking)]
         for uid in lacking:
             record = self.topology.queue_by_uid(uid)

@@ -317,8 +317,9 @@ class Channel:
             elif method_id in _ANSWERED:
                 self._answer(decode_method(method_id, args), events)
             elif method_id in _TRANSACTIONS:
-                msg = "transactions are not supported"
-                raise AmqpNotImplemented(msg)
+                method = decode_method(method_id, args)
+                self._transact(method_id)
+                events.append(Request(self, method))
             elif method_id != states.CHANNEL_CLOSE_OK:  # a close-ok that nobody waits for harms nobody
                 msg = "unimplemented method"
                 raise CommandInvalid(msg)
@@ -336,6 +337,9 @@ class Channel:
             outcome = Outcome.REQUEUE if method.requeue else Outcome.REJECT
             self._settle(outcome, method.delivery_tag, method.delivery_tag, events, multiple=method.multiple)
         elif isinstance(method, ConfirmSelect):
+            if self._unacked.is_transactional:
+                msg = "cannot switch from tx to confirm mode"
+                raise PreconditionFailed(msg)
             if self._confirms is None:
                 self._confirms = Confirms(self.number)
             events.append(Request(self, method))
@@ -344,6 +348,23 @@ class Channel:
                 msg = "active=false"
                 raise AmqpNotImplemented(msg)
             events.append(Request(self, method))
+
+    def _transact(self, method_id: int) -> None:
+        """What a transaction means for the window; what it publishes and settles is kept by the session."""
+        unacked = self._unacked
+        if method_id == states.TX_SELECT:
+            if self._confirms is not None:
+                msg = "cannot switch from confirm to tx mode"
+                raise PreconditionFailed(msg)
+            if not unacked.is_transactional:
+                unacked.begin()
+        elif not unacked.is_transactional:
+            msg = "channel is not transactional"
+            raise PreconditionFailed(msg)
+        elif method_id == states.TX_COMMIT:
+            unacked.begin()
+        else:
+            unacked.roll_back()
 
     def _receive_close(self, events: list[Event]) -> None:
         self._write_confirms()

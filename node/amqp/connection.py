@@ -300,7 +300,7 @@ class Connection:
                 f"number of channels opened ({len(self.channels)}) "
                 f"has reached the negotiated channel_max ({self.channel_max})"
             )
-            raise NotAllowed(msg, *_ids(item))
+            raise NotAllowed(msg)  # of no method, as in RabbitMQ
         decode_method(item[2], item[3])
         channel = Channel(number, self._shared)
         self.channels[number] = channel

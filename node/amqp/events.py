@@ -103,7 +103,7 @@ class Settle:
 
     Args:
         channel: where they had been delivered.
-        outcome: what becomes of them.
+        outcome: what becomes of them, in a transaction once it is committed.
         deliveries: (consumer, first_id, last_id), both ends included, in the order of their delivery tags;
             the ids are those that the session gave to `Channel.record_delivery`. Never empty.
     """
@@ -117,8 +117,8 @@ class Settle:
 class Request:
     """Any other method of a channel: exchange.*, queue.*, basic.qos/consume/cancel/get/recover/recover-async.
 
-    Also confirm.select, channel.flow and access.request, whose effect, if any, has taken place: their answers
-    must not overtake those to what the client sent before, a basic.return for example.
+    Also confirm.select, tx.*, channel.flow and access.request, whose effect on tags and confirms, if any, has taken
+    place: their answers must not overtake those to what the client sent before, a basic.return for example.
 
     The session answers with `channel.send`, or not at all where the method says no-wait.
     """

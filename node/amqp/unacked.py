@@ -27,13 +27,33 @@ class UnackedWindow:
         next_tag: the tag of the next delivery.
     """
 
-    __slots__ = ("_head", "_runs", "count", "next_tag")
+    __slots__ = ("_head", "_kept", "_runs", "count", "next_tag")
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
         self._head = 0  # runs before it are settled: taking from the front of a list is O(n)
+        self._kept: list[Run] | None = None  # settled in the transaction under way; None: no transactions
         self.count = 0
         self.next_tag = 1
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether what is settled is kept until it is committed."""
+        return self._kept is not None
+
+    def begin(self) -> None:
+        """Keep what is settled from here on: the transaction before it, if there was one, is committed."""
+        self._kept = []
+
+    def roll_back(self) -> None:
+        """Undo what was settled since `begin`: it can be settled again."""
+        assert self._kept is not None, "begin has been called"
+        kept, self._kept = self._kept, []
+        if kept:
+            runs = self._runs[self._head :] + kept
+            runs.sort()
+            self._runs, self._head = _joined(runs), 0
+            self.count += sum([last - first + 1 for first, last, _, _ in kept])
 
     def record(self, consumer: int, first_id: int, count: int) -> int:
         """Append `count` deliveries of consecutive ids to one consumer; the first one's tag."""
@@ -62,8 +82,12 @@ class UnackedWindow:
     def take_through(self, tag: int) -> Deliveries:
         """Take all up to `tag`, which must be unacknowledged itself; 0 means all there are. Raises 406."""
         if tag == 0:
+            if self._kept is not None:
+                self._kept += self._runs[self._head :]
             return self.take_all()
         at = self._find(tag)
+        if self._kept is not None:
+            self._kept += self._runs[self._head : at]
         taken = [
             (consumer, first_id, first_id + last - first)
             for first, last, consumer, first_id in self._runs[self._head : at]
@@ -96,7 +120,7 @@ class UnackedWindow:
         return _merged(taken), None
 
     def take_all(self) -> Deliveries:
-        """Take everything."""
+        """Take everything but what is settled already, committed or not."""
         taken = [
             (consumer, first_id, first_id + last - first)
             for first, last, consumer, first_id in self._runs[self._head :]
@@ -119,6 +143,8 @@ class UnackedWindow:
         runs = self._runs
         first, last, consumer, first_id = runs[at]
         self.count -= last_tag - first_tag + 1
+        if self._kept is not None:
+            self._kept.append((first_tag, last_tag, consumer, first_id + first_tag - first))
         rest = (last_tag + 1, last, consumer, first_id + last_tag + 1 - first)
         if first < first_tag:
             runs[at] = (first, first_tag - 1, consumer, first_id)
@@ -150,3 +176,15 @@ def _merged(taken: Deliveries) -> Deliveries:
         else:
             merged.append((consumer, first_id, last_id))
     return merged
+
+
+def _joined(ascending: list[Run]) -> list[Run]:
+    """The same runs, with neighbours that follow on from each other joined."""
+    joined = [ascending[0]]
+    for run in ascending[1:]:
+        first, last, consumer, first_id = joined[-1]
+        if run[0] == last + 1 and run[2] == consumer and run[3] - first_id == run[0] - first:
+            joined[-1] = (first, run[1], consumer, first_id)
+        else:
+            joined.append(run)
+    return joined

@@ -8,7 +8,8 @@ and not compared. Limits, order and texts: docs of RabbitMQ 4.x (rabbit_amqqueue
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from node.broker.records import ExchangeRecord, Owner, QueueRecord
+from node.broker.records import DELAYED_TYPE, ExchangeRecord, Owner, QueueRecord
+from node.broker.spread import check_hash_arguments
 from node.broker.values import is_same, show, type_class
 from node.errors import PreconditionFailed, ResourceLocked
 from node.wire.primitives import type_name
@@ -22,7 +23,11 @@ EXPIRY_MS_MAX = 315_360_000_000
 PRIORITY_MAX = 255
 NAME_PREFIX_BYTES_MAX = 64
 
-EXCHANGE_TYPES = ("direct", "fanout", "topic", "headers")
+ROUTING_TYPES = (
+    *("direct", "fanout", "topic", "headers"),
+    *("x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"),
+)
+EXCHANGE_TYPES = (*ROUTING_TYPES, DELAYED_TYPE)
 
 
 def _integer(value: Any, _: Arguments) -> str | None:
@@ -199,12 +204,16 @@ def check_name_prefix(arguments: Arguments) -> None:
         raise PreconditionFailed(f"Queue name prefix '{show(prefix)}' exceeds the 64-byte limit")
 
 
-def check_exchange_arguments(vhost: str, name: str, arguments: Arguments) -> None:
-    """Raise the 406 for an alternate exchange that is no name."""
+def check_exchange_arguments(vhost: str, name: str, exchange_type: str, arguments: Arguments) -> None:
+    """Raise the 406 for an alternate exchange that is no name, or for what the type does not understand."""
     alternate = arguments.get("alternate-exchange", "")
     if not isinstance(alternate, str):
         kind, title = type_name(alternate), exchange_title(vhost, name)
         raise PreconditionFailed(f"invalid type '{kind}' for arg 'alternate-exchange' in {title}")
+    if exchange_type == DELAYED_TYPE and arguments.get("x-delayed-type") not in ROUTING_TYPES:
+        raise PreconditionFailed("Invalid argument, 'x-delayed-type' must be an existing exchange type")
+    if exchange_type == "x-consistent-hash":
+        check_hash_arguments(arguments)
 
 
 def locked(record: QueueRecord) -> ResourceLocked:
@@ -240,7 +249,8 @@ def check_same_exchange(record: ExchangeRecord, wanted: ExchangeRecord) -> None:
     _check_same(title, "durable", record.durable, wanted.durable)
     _check_same(title, "auto_delete", record.auto_delete, wanted.auto_delete)
     _check_same(title, "internal", record.internal, wanted.internal)
-    _check_same_argument(title, "alternate-exchange", record.arguments, wanted.arguments)
+    for key in ("alternate-exchange", "x-delayed-type"):
+        _check_same_argument(title, key, record.arguments, wanted.arguments)
 
 
 def _check_same(title: str, key: str, current: bool | str, received: bool | str) -> None:

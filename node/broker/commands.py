@@ -42,6 +42,12 @@ GIVE_BACK = struct.Struct(">QBI")
 _PREFETCH_MAX = 0xFFFFFFFF
 
 
+UNSENT = 2
+"""What stands for `failed` in a GIVE_BACK of deliveries that were never sent."""
+UNLIMITED_WINDOW = 1 << 62
+"""The window of who may hold any number: no limit that anybody could reach."""
+
+
 class Kind(IntEnum):
     """The kind octet of a command. Numbers are never used again for something else.
 
@@ -64,6 +70,9 @@ class Kind(IntEnum):
     FENCE = 15
     LETTERS_DONE = 16
     FORGET_SOURCE = 17
+    RESIZE = 18
+    PROBE = 19
+    ANSWER = 20
 
 
 # An attribute of an enum costs a lookup, and these are asked for with each command.
@@ -71,6 +80,23 @@ KIND_MIN = int(min(Kind))
 KIND_MAX = int(max(Kind))
 KIND_ENQUEUE = int(Kind.ENQUEUE)
 KIND_ENQUEUE_WITH = int(Kind.ENQUEUE_WITH)
+
+
+_UNTICKETED = frozenset(
+    (
+        *(
+            Kind.SETTLE,
+            Kind.GIVE_BACK,
+            Kind.DISCARD,
+            Kind.RESIZE,
+            Kind.TICK,
+            Kind.LETTERS_DONE,
+            Kind.FORGET_SOURCE,
+        ),
+        *(Kind.PROBE, Kind.ANSWER),  # theirs is not for the group to answer
+    )
+)
+"""Kinds whose body does not start with the ticket of a reply that the group itself gives."""
 
 
 class MalformedCommand(ValueError):
@@ -257,6 +283,14 @@ def give_back(consumer: int, ranges: Sequence[Range], *, failed: bool) -> Parts:
     )
 
 
+def unsent(consumer: int, ranges: Sequence[Range]) -> Parts:
+    """These deliveries never went to the client: they are ready again, and no attempt was made.
+
+    They count as redelivered all the same, for others may have got later messages by then (AMQP 0-9-1, 4.7).
+    """
+    return _command(Kind.GIVE_BACK, GIVE_BACK.pack(consumer, UNSENT, len(ranges)) + _pack_ranges(ranges))
+
+
 def discard(consumer: int, ranges: Sequence[Range]) -> Parts:
     """The consumer refuses these deliveries for good (reject or nack without requeue)."""
     return _command(Kind.DISCARD, SETTLE.pack(consumer, len(ranges)) + _pack_ranges(ranges))
@@ -288,6 +322,35 @@ def tick() -> Parts:
 def fence(ticket: int) -> Parts:
     """Nothing; replies None when all that was submitted before is done."""
     return _command(Kind.FENCE, TICKET.pack(ticket))
+
+
+def resize(consumer: int, window: int) -> Parts:
+    """From now on the consumer may hold `window` messages, none being the least; what it holds beyond stays with it."""
+    return _command(Kind.RESIZE, TICKET_UID.pack(consumer, window))
+
+
+def probe(ticket: int, uid: int) -> Parts:
+    """Ask the owner of a memory group whether it has a queue; its node answers with `answer`."""
+    return _command(Kind.PROBE, TICKET_UID.pack(ticket, uid))
+
+
+def answer(ticket: int, value: int) -> Parts:
+    """The answer to `probe`, submitted to the memory group of the node that asked: 1 or 0."""
+    return _command(Kind.ANSWER, TICKET_UID.pack(ticket, value))
+
+
+def tickets(parts: Parts) -> list[int]:
+    """The tickets, not 0, of commands that were joined; each command begins with a part of its own."""
+    found = []
+    left = 0
+    for part in parts:
+        if left == 0:
+            kind, length = HEAD.unpack_from(part)
+            left = HEAD.size + length
+            if kind not in _UNTICKETED and (ticket := TICKET.unpack_from(part, HEAD.size)[0]):
+                found.append(ticket)
+        left -= len(part)
+    return found
 
 
 def letters_done(uid: int, last: int) -> Parts:

@@ -153,7 +153,10 @@ def body_sizes(data: bytes, offset: int, count: int) -> list[int]:
 
 
 def decode_pair(data: bytes, body: int, end: int) -> tuple[int, int]:
-    """Return (ticket, uid | consumer | session) of purge, detach and close_session, (uid, last) of letters_done."""
+    """Return (ticket, uid | consumer | session) of purge, detach, close_session and probe, (ticket, value) of answer.
+
+    Also (uid, last) of letters_done, and (consumer, window) of resize.
+    """
     if end - body != TICKET_UID.size:
         raise MalformedCommand
     ticket, subject = TICKET_UID.unpack_from(data, body)
@@ -208,12 +211,12 @@ def decode_settle(data: bytes, body: int, end: int) -> tuple[int, tuple[int, ...
     return consumer, _unpack_ranges(data, body + SETTLE.size, end, count)
 
 
-def decode_give_back(data: bytes, body: int, end: int) -> tuple[int, bool, tuple[int, ...]]:
-    """Return (consumer, failed, first and last id of each range, flat)."""
+def decode_give_back(data: bytes, body: int, end: int) -> tuple[int, int, tuple[int, ...]]:
+    """Return (consumer, failed or UNSENT, first and last id of each range, flat)."""
     if end - body < GIVE_BACK.size:
         raise MalformedCommand
     consumer, failed, count = GIVE_BACK.unpack_from(data, body)
-    return consumer, bool(failed), _unpack_ranges(data, body + GIVE_BACK.size, end, count)
+    return consumer, failed, _unpack_ranges(data, body + GIVE_BACK.size, end, count)
 
 
 def _unpack_ranges(data: bytes, offset: int, end: int, count: int) -> tuple[int, ...]:

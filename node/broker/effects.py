@@ -58,12 +58,20 @@ class Reply(NamedTuple):
     Args:
         ticket: as in the command.
         value: of a queue group: None (done; get: the queue is empty), a `Refusal`, a `GetResult` (get), a
-            message count (delete_queue, purge), or the number of missing queues (enqueue; 0: all took it) or
-            `Refused`.
+            message count (delete_queue, purge), the number of missing queues (enqueue; 0: all took it) or
+            `Refused`, or what another node has answered to `probe`.
     """
 
     ticket: int
     value: Any
+
+
+class Probed(NamedTuple):
+    """Another node has asked whether a queue is here, in this node's memory; `commands.answer` tells it."""
+
+    origin: int
+    question: int  # the ticket of the node that asks
+    is_here: bool
 
 
 class GetResult(NamedTuple):
@@ -94,4 +102,4 @@ class Cancelled(NamedTuple):
     consumer: int
 
 
-QueueEffect = Reply | Deliver | Cancelled
+QueueEffect = Reply | Deliver | Cancelled | Probed

@@ -7,14 +7,13 @@ their number. Walking from exchange to exchange, and caching, is done by vhost.p
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from node.broker.message import Message
 from node.broker.records import ExchangeRecord, QueueRecord
+from node.broker.spread import ConsistentHashMatcher, ModulusHashMatcher, RandomMatcher, check_weight
 from node.broker.topic import TopicTrie
-from node.broker.values import EMPTY, decode_table, term, type_class
+from node.broker.values import EMPTY, Table, decode_table, term, type_class
 from node.errors import PreconditionFailed
 from node.wire.primitives import type_name
-
-Headers = Callable[[], Mapping[str, Any]]
-"""Decodes the headers of the message at hand; only called where a headers exchange is in the way."""
 
 BindingKey = tuple[bool, str, str, bytes]
 """What tells the bindings of an exchange apart: to an exchange?, destination, routing key, arguments."""
@@ -42,7 +41,7 @@ class ExchangeNode:
 
     def __init__(self, record: ExchangeRecord) -> None:
         self.record = record
-        self.matcher: Matcher = MATCHERS[record.type]()
+        self.matcher: Matcher = MATCHERS[record.routing_type](record.arguments)
         self.outgoing: dict[BindingKey, Binding] = {}
         self.incoming: dict[int, Binding] = {}
         self.routes: dict[str, tuple[QueueRecord, ...]] = {}
@@ -89,7 +88,7 @@ class Matcher(Protocol):
     def remove(self, binding: Binding) -> None:
         """Let a binding go that was taken in."""
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:
+    def match(self, routing_key: str, message: Message) -> Iterable[Binding]:
         """The bindings that a message follows, in a fixed order."""
 
 
@@ -99,7 +98,7 @@ class DirectMatcher:
     __slots__ = ("_by_key",)
     is_cacheable = True
 
-    def __init__(self) -> None:
+    def __init__(self, _arguments: Table) -> None:
         self._by_key: dict[str, dict[int, Binding]] = {}
 
     def add(self, binding: Binding) -> None:
@@ -113,7 +112,7 @@ class DirectMatcher:
         if not bound:
             del self._by_key[binding.routing_key]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
+    def match(self, routing_key: str, message: Message) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those with this very key."""
         bound = self._by_key.get(routing_key)
         return bound.values() if bound else ()
@@ -125,7 +124,7 @@ class FanoutMatcher:
     __slots__ = ("_bound",)
     is_cacheable = True
 
-    def __init__(self) -> None:
+    def __init__(self, _arguments: Table) -> None:
         self._bound: dict[int, Binding] = {}
 
     def add(self, binding: Binding) -> None:
@@ -136,7 +135,7 @@ class FanoutMatcher:
         """Let a binding go."""
         del self._bound[binding.uid]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
+    def match(self, routing_key: str, message: Message) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """All."""
         return self._bound.values()
 
@@ -147,7 +146,7 @@ class TopicMatcher:
     __slots__ = ("_trie",)
     is_cacheable = True
 
-    def __init__(self) -> None:
+    def __init__(self, _arguments: Table) -> None:
         self._trie: TopicTrie[Binding] = TopicTrie()
 
     def add(self, binding: Binding) -> None:
@@ -158,18 +157,18 @@ class TopicMatcher:
         """Let a binding go."""
         self._trie.remove(binding.routing_key, binding.uid)
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
+    def match(self, routing_key: str, message: Message) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those whose pattern the key matches."""
         return self._trie.match(routing_key)
 
 
-def match_all(matcher: Matcher, routing_keys: Sequence[str], headers: Headers) -> list[Binding]:
+def match_all(matcher: Matcher, routing_keys: Sequence[str], message: Message) -> list[Binding]:
     """The bindings that a message with further routing keys (CC, BCC) follows.
 
     Types that compare a key with binding keys look at all of them, the others at the first.
     """
     keys = routing_keys if isinstance(matcher, DirectMatcher | TopicMatcher) else routing_keys[:1]
-    return [binding for key in keys for binding in matcher.match(key, headers)]
+    return [binding for key in keys for binding in matcher.match(key, message)]
 
 
 class HeadersMatcher:
@@ -178,7 +177,7 @@ class HeadersMatcher:
     __slots__ = ("_bound",)
     is_cacheable = False
 
-    def __init__(self) -> None:
+    def __init__(self, _arguments: Table) -> None:
         self._bound: dict[int, tuple[Binding, HeadersPattern]] = {}
 
     def add(self, binding: Binding) -> None:
@@ -189,11 +188,11 @@ class HeadersMatcher:
         """Let a binding go."""
         del self._bound[binding.uid]
 
-    def match(self, routing_key: str, headers: Headers) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
+    def match(self, routing_key: str, message: Message) -> Iterable[Binding]:  # noqa: ARG002 - as Matcher
         """Those whose pattern the headers match."""
         if not self._bound:
             return ()
-        table = headers()
+        table = message.headers()
         return [binding for binding, pattern in self._bound.values() if pattern.matches(table)]
 
 
@@ -231,8 +230,10 @@ class HeadersPattern:
 X_MATCH_MODES = ("all", "any", "all-with-x", "any-with-x")
 
 
-def check_binding_arguments(exchange_type: str, arguments: bytes) -> None:
-    """Raise 406 where a binding asks a headers exchange for an unknown mode, 50x for what is no table."""
+def check_binding(exchange_type: str, key: str, arguments: bytes) -> None:
+    """Raise 406 where a binding means nothing to an exchange of this type, 50x for what is no table."""
+    if exchange_type == "x-consistent-hash":
+        check_weight(key)
     if arguments == EMPTY:
         return
     mode = decode_table(arguments).get("x-match", "all")
@@ -247,9 +248,14 @@ def check_binding_arguments(exchange_type: str, arguments: bytes) -> None:
         )
 
 
-MATCHERS: dict[str, Callable[[], Matcher]] = {
+MATCHERS: dict[str, Callable[[Table], Matcher]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
     "topic": TopicMatcher,
     "headers": HeadersMatcher,
+    "x-consistent-hash": ConsistentHashMatcher,
+    "x-modulus-hash": ModulusHashMatcher,
+    "x-random": RandomMatcher,
+    "x-local-random": RandomMatcher,
 }
+"""By type; given the arguments of the exchange."""

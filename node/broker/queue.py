@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cluster.machine import Meta
 from node.broker import commands_read
-from node.broker.commands import Kind, MalformedCommand, Options
+from node.broker.commands import UNLIMITED_WINDOW, UNSENT, Kind, MalformedCommand, Options
 from node.broker.consumer import Consumer, Key
 from node.broker.effects import GetResult, QueueEffect, Refusal, Refused, Slice
 from node.broker.queue_base import Duties, QueueBase
@@ -26,8 +26,6 @@ __all__ = ["NO_ACK_WINDOW", "UNLIMITED_WINDOW", "ConsumerInfo", "Duties", "Queue
 
 NO_ACK_WINDOW = 2000
 """Messages that a no-ack consumer may have on their way to its socket."""
-UNLIMITED_WINDOW = 1 << 62
-"""The window of prefetch 0: no limit that anybody could reach."""
 
 
 class ConsumerInfo(NamedTuple):
@@ -73,6 +71,10 @@ class QueueMachine(QueueBase):
             Kind.FENCE: self._fence,
             Kind.LETTERS_DONE: self._letters_done,
             Kind.FORGET_SOURCE: self._forget_source,
+            Kind.RESIZE: self._resize,
+            # Of the memories of nodes only: see `memory_queues`.
+            Kind.PROBE: self._tick,
+            Kind.ANSWER: self._tick,
         }
 
     # --- StateMachine ---
@@ -177,21 +179,27 @@ class QueueMachine(QueueBase):
         if queues:
             index = meta.index
             sizes = _sizes(queues, data, command_offset)
-            for first, last in self._new_of(options, count):
-                run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
-                self._live[index] = self._live.get(index, 0) + run[3] * len(queues)
-                for queue in queues:
-                    self._changes.touch(queue.uid)
-                    refused += admit(queue, run, options, sizes, meta.ts, self._follow_up)
+            for queue in queues:
+                self._changes.touch(queue.uid)
+                for first, last in self._new_to(queue, options, count):
+                    run = (index, command_offset, first, last - first + 1, 0, 0, PLAIN)
+                    self._live[index] = self._live.get(index, 0) + run[3]
+                    turned_away = admit(queue, run, options, sizes, meta.ts, self._follow_up)
+                    refused += turned_away
+                    if options.source_uid:
+                        _forget_letters(queue, options, turned_away)
         self._reply(meta, ticket, _taken(refused) or len(uids) - len(queues))
 
-    def _new_of(self, options: Options, count: int) -> list[Range]:
-        """The messages of a command that did not come before, as ranges."""
+    def _new_to(self, queue: Queue, options: Options, count: int) -> list[Range]:
+        """The messages of a command that did not come to the queue before, as ranges."""
         uid = options.source_uid
         if not uid:
             return [(0, count - 1)]
-        source = self._sources.setdefault(uid, Source())
-        self._changes.take_from(uid)
+        source = queue.sources.get(uid)
+        if source is None:
+            source = queue.sources[uid] = Source()
+            self._fed.setdefault(uid, {})[queue.uid] = None
+        queue.dirty_sources[uid] = None
         first = options.source_seq
         return [
             (start - first, last - first) for start, last in source.accept(options.source_low, first, count)
@@ -223,7 +231,11 @@ class QueueMachine(QueueBase):
         if found is None:
             return
         consumer, queue = found
-        queue.give_back(self._release(consumer, queue, ranges), failed=failed, now=meta.ts)
+        runs = self._release(consumer, queue, ranges)
+        if failed == UNSENT:
+            queue.undo(runs)
+        else:
+            queue.give_back(runs, failed=bool(failed), now=meta.ts)
         self._let_go(consumer, queue)
         self._follow_up(queue)
 
@@ -308,6 +320,14 @@ class QueueMachine(QueueBase):
             self._remember(consumer, queue)
             self._reply(meta, ticket)
             queue.attach(consumer)
+            self._follow_up(queue)
+
+    def _resize(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
+        number, window = commands_read.decode_pair(data, body, end)
+        consumer, queue = self._consumers.get((meta.origin, number), (None, None))
+        if consumer is not None and queue is not None and consumer.attached and not consumer.no_ack:
+            queue.resize(consumer, min(window, UNLIMITED_WINDOW))
+            self._changes.touch(queue.uid)
             self._follow_up(queue)
 
     def _detach(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
@@ -409,14 +429,17 @@ class QueueMachine(QueueBase):
 
     def _forget_source(self, _meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         uid = commands_read.decode_one(data, body, end)
-        if self._sources.pop(uid, None) is not None:
-            self._changes.take_from(uid)
+        for target in self._fed.pop(uid, {}):
+            queue = self._queues[target]
+            del queue.sources[uid]
+            queue.dirty_sources[uid] = None
+            self._changes.touch(target)
 
     def _fence(self, meta: Meta, data: bytes, _offset: int, body: int, end: int) -> None:
         self._reply(meta, commands_read.decode_one(data, body, end))
 
     def _tick(self, _meta: Meta, _data: bytes, _offset: int, _body: int, _end: int) -> None:
-        """Nothing: `_begin` has done the work."""
+        """Nothing: what a tick is for, `_begin` has done."""
 
 
 def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
@@ -425,6 +448,13 @@ def _sizes(queues: list[Queue], data: bytes, command_offset: int) -> list[int]:
         if queue.counts_bytes:
             return commands_read.body_sizes(data, *commands_read.enqueue_layout(data, command_offset))
     return []
+
+
+def _forget_letters(queue: Queue, options: Options, refused: list[Range]) -> None:
+    """Letters that a full queue refuses are not taken: their own queue may keep them and send them again."""
+    source, shift = queue.sources[options.source_uid], options.source_seq
+    for first, last in refused:
+        source.refuse(first + shift, last + shift)
 
 
 def _taken(refused: list[Range]) -> Refused | None:

@@ -15,7 +15,6 @@ from node.broker.effects import Cancelled, Deliver, GetResult, QueueEffect, Refu
 from node.broker.queue_assignment import assign
 from node.broker.queue_state import Letter, Queue
 from node.broker.runs import Run
-from node.broker.sources import Source
 
 ASSIGN_SLICES_MAX = 8192
 """Slices assigned in one `apply`, some 20 ms of work; the rest waits for the next (`Duties.unfinished`)."""
@@ -47,7 +46,6 @@ class QueueBase:
         self._local_node = local_node
         self._queues: dict[int, Queue] = {}
         self._expired: dict[int, None] = {}
-        self._sources: dict[int, Source] = {}
         self._consumers: dict[Key, tuple[Consumer, Queue]] = {}
         self._sessions: dict[Key, dict[Key, None]] = {}
         self._local_sessions = 0
@@ -55,6 +53,9 @@ class QueueBase:
         self._dead: list[int] = []
         self._unfinished: dict[int, None] = {}
         self._lettered: dict[int, None] = {}
+        self._fed: dict[
+            int, dict[int, None]
+        ] = {}  # queues that send dead letters here: queues that took some
         self._timers: list[tuple[int, int]] = []  # a heap of (when, uid); one counts that the queue knows of
         self._retimed: dict[int, None] = {}  # timed queues that changed in this `apply`
         self._now = 0  # time of the entry that is applied
@@ -68,8 +69,8 @@ class QueueBase:
     def checkpoint(self, *, full: bool) -> list[Row]:
         """Return the rows that changed since the last call; all rows if `full`. Layout: `queue_rows`."""
         if full:
-            return list(self._changes.all_rows(self._queues, self._expired, self._sources))
-        return self._changes.changed_rows(self._queues, self._expired, self._sources)
+            return list(self._changes.all_rows(self._queues, self._expired))
+        return self._changes.changed_rows(self._queues, self._expired)
 
     def restore(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Become the state of `rows` (any order), which are taken to be what the store has.
@@ -78,13 +79,15 @@ class QueueBase:
             ValueError: a row of another version or that is none of ours.
         """
         stored = list(rows)
-        queues, expired, self._sources = queue_rows_read.read(stored)
+        queues, expired = queue_rows_read.read(stored)
         self._queues, self._expired = queues, dict.fromkeys(expired)
         self._consumers, self._sessions, self._live, self._dead = {}, {}, {}, []
         self._local_sessions = 0
         self._lettered = {queue.uid: None for queue in queues.values() if queue.letters}
-        self._retimed = {}
+        self._retimed, self._fed = {}, {}
         for queue in queues.values():
+            for uid in queue.sources:
+                self._fed.setdefault(uid, {})[queue.uid] = None
             queue.due_ts = queue.next_due() if queue.is_timed else 0
             for consumer in queue.consumers.values():
                 self._remember(consumer, queue)
@@ -99,7 +102,7 @@ class QueueBase:
 
     def state_bytes(self) -> bytes:
         """Return the whole state in canonical form: equal on replicas that applied the same log."""
-        return queue_rows.state_bytes(self._queues, self._expired, self._sources)
+        return queue_rows.state_bytes(self._queues, self._expired)
 
     def live(self) -> Mapping[int, int]:
         """Return log index -> number of (queue, message) pairs that are in a queue or held. Not a copy."""
@@ -134,8 +137,8 @@ class QueueBase:
         return queue.letters if queue is not None else ()
 
     def source_uids(self) -> list[int]:
-        """The queues whose dead letters this group remembers to have taken."""
-        return list(self._sources)
+        """The queues whose dead letters queues of this group remember to have taken."""
+        return list(self._fed)
 
     # --- one turn ---
 
@@ -307,6 +310,10 @@ class QueueBase:
             if consumer.attached and key[0] == self._local_node:
                 self._effects.append(Cancelled(key[1]))
             self._forget(consumer, queue)
+        for uid in queue.sources:
+            del self._fed[uid][queue.uid]
+            if not self._fed[uid]:
+                del self._fed[uid]
         del self._queues[queue.uid]
         for noted in (self._unfinished, self._lettered, self._retimed):
             noted.pop(queue.uid, None)

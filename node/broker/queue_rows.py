@@ -3,7 +3,6 @@
 Rows are canonical: the same state gives the same rows, whatever happened before. Keys, all big-endian:
 
     0                                        version of the layout
-    S uid                                    a queue whose dead letters came here: which of them
     X uid                                    an expired queue
     Q uid 0                                  queue: version, numbers, config, lanes, consumers in line
     Q uid 1 priority u8 chunk u64            ready runs at positions chunk * 256 ...
@@ -13,6 +12,7 @@ Rows are canonical: the same state gives the same rows, whatever happened before
     Q uid 5 due u64 index u64 offset first   a delayed run
     Q uid 6 number u64                       dead letters that wait to be forwarded
     Q uid 7 chunk u64                        deduplication ids at positions chunk * 256 ...
+    Q uid 8 source u64                       which dead letters of another queue came here
 
 A long queue that moves writes its header, the chunk at its head and the chunks at its tail; those between
 stay. Counters, `live`, timers and the sessions follow from the rows and are not saved. `queue_rows_read` reads them.
@@ -34,11 +34,11 @@ CHUNK_SHIFT = 8
 """A chunk has 2 ** CHUNK_SHIFT runs (10 KiB): a moving queue rewrites its head at each checkpoint, so few."""
 
 VERSION_KEY = b"0"  # the first of all keys
-HEADER, READY, RETURNED, CONSUMER, HELD, DELAYED, LETTER, DEDUP = range(8)
-MARK_KEY = struct.Struct(">cQ")  # of an expired queue and of a source
+HEADER, READY, RETURNED, CONSUMER, HELD, DELAYED, LETTER, DEDUP, SOURCE = range(9)
+EXPIRED_KEY = struct.Struct(">cQ")
 QUEUE_KEY = struct.Struct(">cQB")
 LANE_KEY = struct.Struct(">cQBBQ")
-NUMBER_KEY = struct.Struct(">cQBQ")  # of a letter and of a chunk of deduplication ids
+NUMBER_KEY = struct.Struct(">cQBQ")  # of a letter, a chunk of deduplication ids, a source
 CONSUMER_KEY = struct.Struct(">cQBHQ")
 HELD_KEY = struct.Struct(">cQBHQQ")
 DELAYED_KEY = struct.Struct(">cQBQQII")
@@ -56,7 +56,6 @@ LETTER_VALUE = struct.Struct(">BQQIIIHHBQI")
 RANGE = struct.Struct(">QQ")
 
 Rows = dict[bytes, bytes | None]
-Sources = Mapping[int, Source]
 
 
 class Changes:
@@ -66,7 +65,6 @@ class Changes:
         self._is_started = is_started  # the version row is in the store
         self._touched: dict[int, None] = {}
         self._expired: dict[int, None] = {}
-        self._sources: dict[int, None] = {}
         self._gone: dict[bytes, None] = {}
 
     def touch(self, uid: int) -> None:
@@ -77,38 +75,27 @@ class Changes:
         """Note that a queue became expired, or is no longer."""
         self._expired[uid] = None
 
-    def take_from(self, uid: int) -> None:
-        """Note that a dead letter of a queue came, or that the queue was forgotten."""
-        self._sources[uid] = None
-
     def drop(self, queue: Queue) -> None:
         """Note that a queue is gone, with all its rows."""
         self._gone.update(dict.fromkeys(_saved_keys(queue)))
         self._touched.pop(queue.uid, None)
 
-    def changed_rows(
-        self, queues: Mapping[int, Queue], expired: Mapping[int, None], sources: Sources
-    ) -> list[Row]:
+    def changed_rows(self, queues: Mapping[int, Queue], expired: Mapping[int, None]) -> list[Row]:
         """Return the rows that differ from the store, which is taken to have them from now on."""
         # A uid that was dropped and created again writes over its own deletions: one row a key.
         rows: Rows = dict.fromkeys(self._gone)
         if not self._is_started:
             rows[VERSION_KEY] = bytes((ROW_VERSION,))
         for uid in self._expired:
-            rows[MARK_KEY.pack(b"X", uid)] = b"" if uid in expired else None
-        for uid in self._sources:
-            source = sources.get(uid)
-            rows[MARK_KEY.pack(b"S", uid)] = _source_value(source) if source is not None else None
+            rows[EXPIRED_KEY.pack(b"X", uid)] = b"" if uid in expired else None
         for uid in self._touched:
             _queue_changes(queues[uid], rows)
         self._reset()
         return list(rows.items())
 
-    def all_rows(
-        self, queues: Mapping[int, Queue], expired: Mapping[int, None], sources: Sources
-    ) -> list[tuple[bytes, bytes]]:
+    def all_rows(self, queues: Mapping[int, Queue], expired: Mapping[int, None]) -> list[tuple[bytes, bytes]]:
         """Return all rows in the order of their keys; the store is taken to have just these from now on."""
-        rows = _all_rows(queues, expired, sources)
+        rows = _all_rows(queues, expired)
         for queue in queues.values():
             mark_saved(queue)
         self._reset()
@@ -116,13 +103,13 @@ class Changes:
 
     def _reset(self) -> None:
         self._is_started = True
-        self._touched, self._expired, self._sources, self._gone = {}, {}, {}, {}
+        self._touched, self._expired, self._gone = {}, {}, {}
 
 
-def state_bytes(queues: Mapping[int, Queue], expired: Mapping[int, None], sources: Sources) -> bytes:
+def state_bytes(queues: Mapping[int, Queue], expired: Mapping[int, None]) -> bytes:
     """Return all rows as one string, each part with its length before it."""
     parts: list[bytes] = []
-    for row in _all_rows(queues, expired, sources):
+    for row in _all_rows(queues, expired):
         for part in row:
             parts.append(len(part).to_bytes(4, "big"))
             parts.append(part)
@@ -148,12 +135,9 @@ def references(queues: Iterable[Queue]) -> Iterator[tuple[int, int]]:
 # --- all rows ----------------------------------------------------------------------------------------
 
 
-def _all_rows(
-    queues: Mapping[int, Queue], expired: Mapping[int, None], sources: Sources
-) -> list[tuple[bytes, bytes]]:
+def _all_rows(queues: Mapping[int, Queue], expired: Mapping[int, None]) -> list[tuple[bytes, bytes]]:
     rows = [(VERSION_KEY, bytes((ROW_VERSION,)))]
-    rows += [(MARK_KEY.pack(b"X", uid), b"") for uid in expired]
-    rows += [(MARK_KEY.pack(b"S", uid), _source_value(source)) for uid, source in sources.items()]
+    rows += [(EXPIRED_KEY.pack(b"X", uid), b"") for uid in expired]
     for queue in queues.values():
         rows += _rows_of(queue)
     rows.sort()
@@ -176,6 +160,8 @@ def _rows_of(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         yield NUMBER_KEY.pack(b"Q", uid, LETTER, first), _letter_value(letter)
     for number in range(*queue.window.chunk_range()):
         yield NUMBER_KEY.pack(b"Q", uid, DEDUP, number), queue.window.chunk(number)
+    for source_uid, source in queue.sources.items():
+        yield NUMBER_KEY.pack(b"Q", uid, SOURCE, source_uid), _source_value(source)
 
 
 # --- changed rows ------------------------------------------------------------------------------------
@@ -192,6 +178,9 @@ def _queue_changes(queue: Queue, rows: Rows) -> None:
         rows[DELAYED_KEY.pack(b"Q", uid, DELAYED, *delayed_key)] = _run_value(run) if run else None
     for first, letter in queue.dirty_letters.items():
         rows[NUMBER_KEY.pack(b"Q", uid, LETTER, first)] = _letter_value(letter) if letter else None
+    for source_uid in queue.dirty_sources:
+        source = queue.sources.get(source_uid)
+        rows[NUMBER_KEY.pack(b"Q", uid, SOURCE, source_uid)] = _source_value(source) if source else None
     _dedup_changes(queue, rows)
     _mark_saved_parts(queue)
 
@@ -365,7 +354,7 @@ def _mark_saved_parts(queue: Queue) -> None:
         saved.returned = lane.returned_kept = len(lane.returned)
         lane.is_head_taken = False
     queue.window.mark_saved()
-    queue.dirty_consumers, queue.dirty_letters, queue.dirty_delayed = {}, {}, {}
+    queue.dirty_consumers, queue.dirty_letters, queue.dirty_delayed, queue.dirty_sources = {}, {}, {}, {}
 
 
 def mark_saved(queue: Queue) -> None:
@@ -397,5 +386,7 @@ def _saved_keys(queue: Queue) -> Iterator[bytes]:
         yield DELAYED_KEY.pack(b"Q", uid, DELAYED, *delayed_key)
     for first in {**dict(queue.letters), **queue.dirty_letters}:
         yield NUMBER_KEY.pack(b"Q", uid, LETTER, first)
+    for source_uid in {**queue.sources, **queue.dirty_sources}:
+        yield NUMBER_KEY.pack(b"Q", uid, SOURCE, source_uid)
     for number in range(queue.window.saved_low, queue.window.saved_high):
         yield NUMBER_KEY.pack(b"Q", uid, DEDUP, number)

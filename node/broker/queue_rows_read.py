@@ -11,8 +11,8 @@ from node.broker.queue_state import Letter, Queue, Reason
 from node.broker.runs import PLAIN, Run
 from node.broker.sources import Source
 
-State = tuple[dict[int, Queue], list[int], dict[int, Source]]
-"""Queues by uid, uids of expired queues, sources of dead letters by uid."""
+State = tuple[dict[int, Queue], list[int]]
+"""Queues by uid, uids of expired queues."""
 
 
 class Reader:
@@ -21,7 +21,6 @@ class Reader:
     def __init__(self) -> None:
         self._queues: dict[int, Queue] = {}
         self._expired: list[int] = []
-        self._sources: dict[int, Source] = {}
         self._lines: list[tuple[Queue, int, list[Key]]] = []
         self._active: list[tuple[Queue, Key]] = []
         self._traits = {PLAIN: PLAIN}  # equal ones are kept once
@@ -33,9 +32,7 @@ class Reader:
             if not number:
                 _check_version(key, value)
             elif key[:1] == b"X":
-                self._expired.append(rows_.MARK_KEY.unpack(key)[1])
-            elif key[:1] == b"S":
-                self._sources[rows_.MARK_KEY.unpack(key)[1]] = _source(value)
+                self._expired.append(rows_.EXPIRED_KEY.unpack(key)[1])
             elif key[:1] == b"Q":
                 self._read_queue_row(key, value)
             else:
@@ -49,7 +46,7 @@ class Reader:
         for queue in self._queues.values():
             heapify(queue.delayed)
             rows_.mark_saved(queue)
-        return self._queues, self._expired, self._sources
+        return self._queues, self._expired
 
     def _read_queue_row(self, key: bytes, value: bytes) -> None:
         _, uid, section = rows_.QUEUE_KEY.unpack_from(key)
@@ -75,6 +72,8 @@ class Reader:
                 queue.letters.append((rows_.NUMBER_KEY.unpack(key)[3], letter))
             case rows_.DEDUP:
                 queue.window.read_chunk(rows_.NUMBER_KEY.unpack(key)[3], value)
+            case rows_.SOURCE:
+                queue.sources[rows_.NUMBER_KEY.unpack(key)[3]] = _source(value)
             case _:
                 raise _not_ours(key)
 

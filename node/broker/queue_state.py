@@ -16,7 +16,8 @@ from node.broker.consumer import Consumer, Key
 from node.broker.dedup import Window
 from node.broker.lane import Lane, returned_runs
 from node.broker.queue_policy import Policy, policy_of
-from node.broker.runs import PLAIN, Run, first_part, last_part, size_of
+from node.broker.runs import PLAIN, Run, first_part, last_part
+from node.broker.sources import Source
 
 TIME_MAX = (1 << 63) - 1
 """A time that never comes, which still fits a row."""
@@ -67,6 +68,9 @@ class Queue:
     delayed_count: int = 0
     letters: deque[tuple[int, Letter]] = field(default_factory=deque)  # with the number of the first message
     next_letter: int = 1
+    sources: dict[int, Source] = field(
+        default_factory=dict
+    )  # by the uid of the queue that sends dead letters here
     window: Window = field(default_factory=Window)
     used_ts: int = 0  # when it was last used, where it expires
     due_ts: int = 0  # for when it stands in the machine's timers; 0: it does not
@@ -74,6 +78,7 @@ class Queue:
     gone: list[Run] = field(default_factory=list)
     dirty_consumers: dict[Key, None] = field(default_factory=dict)
     dirty_letters: dict[int, Letter | None] = field(default_factory=dict)
+    dirty_sources: dict[int, None] = field(default_factory=dict)
     dirty_delayed: dict[DelayedKey, Run | None] = field(default_factory=dict)
     saved_consumers: dict[Key, dict[int, None]] = field(default_factory=dict)
     """The consumers that the store has, with the chunk numbers of each."""
@@ -168,6 +173,11 @@ class Queue:
             return
         if runs:
             self._make_ready_again(runs)
+
+    def undo(self, runs: list[Run]) -> None:
+        """Make released runs, which were never sent, ready again in their old order, at once and whatever the limit."""
+        if runs:
+            self._make_ready_again(returned_runs(runs, failed=False))
 
     def _make_ready_again(self, runs: list[Run]) -> None:
         by_priority: dict[int, list[Run]] = {}
@@ -298,14 +308,26 @@ class Queue:
         consumer.attached = False
         self.attached_count -= 1
         self.dirty_consumers[consumer.key] = None
+        self._leave_line(consumer)
+        if self.active is consumer:
+            self.active = None
+
+    def resize(self, consumer: Consumer, window: int) -> None:
+        """Let an attached consumer hold `window` messages from now on."""
+        consumer.window = window
+        self.dirty_consumers[consumer.key] = None
+        if consumer.unacked >= window:
+            self._leave_line(consumer)
+        else:
+            self.serve(consumer)
+
+    def _leave_line(self, consumer: Consumer) -> None:
         if consumer.is_in_service:
             consumer.is_in_service = False
             line = self.service[consumer.priority]
             line.remove(consumer)
             if not line:
                 del self.service[consumer.priority]
-        if self.active is consumer:
-            self.active = None
 
     def serve_next(self) -> None:
         """Where one consumer is served at a time and none is: the highest priority, then who came first."""
@@ -340,9 +362,3 @@ class Queue:
             if deadline:
                 due = min(due or deadline, deadline)
         return due
-
-
-def messages_in(queue: Queue) -> int:
-    """Return how many messages a queue keeps alive, wherever they are; for checks."""
-    letters = size_of([letter.run for _, letter in queue.letters])
-    return queue.ready_count + queue.unacked_count + queue.delayed_count + letters

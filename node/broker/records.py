@@ -5,6 +5,13 @@ from typing import NamedTuple
 
 from node.broker.values import Table, decode_table
 
+OUTSIDE_METADATA = 1 << 63
+"""Uids with this bit are of queues that the metadata does not know: they end with a consumer (direct reply-to)."""
+
+
+DELAYED_TYPE = "x-delayed-message"
+"""The type of exchange whose messages may be delayed by the header x-delay."""
+
 
 class Owner(NamedTuple):
     """The session that an exclusive queue belongs to; session ids are unique within their node."""
@@ -51,7 +58,7 @@ class ExchangeRecord:
 
     Args:
         uid: 0 for those that every vhost has from the start.
-        type: direct, fanout, topic or headers.
+        type: one of `node.broker.exchange.MATCHERS`, or x-delayed-message.
         alternate: where messages go that it cannot route; None if nowhere.
         arguments: as declared. Not to be changed.
     """
@@ -64,6 +71,11 @@ class ExchangeRecord:
     auto_delete: bool = False
     internal: bool = False
     arguments: Table = field(default_factory=dict, hash=False)
+
+    @property
+    def routing_type(self) -> str:
+        """How it routes: its type, or that which x-delayed-message is told to be."""
+        return str(self.arguments.get("x-delayed-type")) if self.type == DELAYED_TYPE else self.type
 
     @property
     def alternate(self) -> str | None:

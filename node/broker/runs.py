@@ -53,8 +53,3 @@ def joined(runs: list[Run]) -> list[Run]:
         else:
             found.append(run)
     return found
-
-
-def size_of(runs: list[Run]) -> int:
-    """Return the number of messages in runs."""
-    return sum([run[3] for run in runs])

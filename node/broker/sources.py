@@ -1,4 +1,4 @@
-"""Which dead letters of other queues a group has taken: each comes once, however often it is sent.
+"""Which dead letters of another queue a queue has taken: each comes once, however often it is sent.
 
 A letter carries the uid of its queue, its number there, and `low`: every number below it is settled at the source.
 Numbers from `low` on that came are remembered; their sender keeps fewer than a window's worth of them open.
@@ -37,6 +37,14 @@ class Source:
         if new:
             self.taken = _merged([*self.taken, *new])
         return new
+
+    def refuse(self, first: int, last: int) -> None:
+        """Letters that were accepted could not be kept: they may come again."""
+        left: list[Range] = []
+        for start, end in self.taken:
+            left += [(start, min(end, first - 1))] if start < first else []
+            left += [(max(start, last + 1), end)] if end > last else []
+        self.taken = left
 
 
 def _merged(ranges: list[Range]) -> list[Range]:

@@ -27,7 +27,7 @@ from node.broker.arguments import (
     queue_title,
 )
 from node.broker.effects import Reply
-from node.broker.exchange import ExchangeNode, QueueNode, check_binding_arguments
+from node.broker.exchange import ExchangeNode, QueueNode, check_binding
 from node.broker.passwords import GUEST_HASH, GUEST_SALT
 from node.broker.permissions import PATTERN_SIZE_MAX
 from node.broker.records import ExchangeRecord, Owner, Permission, QueueRecord
@@ -175,7 +175,7 @@ class TopologyMachine(TopologyState):
             check_same_exchange(node.record, wanted)
             return ExchangeDeclared(node.record, created=False)
         _check_not_reserved("exchange", name)
-        check_exchange_arguments(vhost, name, table)
+        check_exchange_arguments(vhost, name, exchange_type, table)
         record = replace(wanted, uid=self._new_uid(meta))
         host.add_exchange(record)
         return ExchangeDeclared(record, created=True)
@@ -224,7 +224,7 @@ class TopologyMachine(TopologyState):
         key: str,
         arguments: bytes,
     ) -> None:
-        check_binding_arguments(source.record.type, arguments)
+        check_binding(source.record.routing_type, key, arguments)
         host.bind(self._new_uid(meta), source, target, key, arguments)
 
     def _unbind_queue(

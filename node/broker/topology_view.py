@@ -7,7 +7,8 @@ from collections.abc import Iterator, KeysView, Sequence
 from itertools import chain
 
 from node.broker.arguments import exchange_title, locked, queue_title
-from node.broker.exchange import Headers, QueueNode
+from node.broker.exchange import QueueNode
+from node.broker.message import Message
 from node.broker.permissions import Patterns, refusal
 from node.broker.records import BindingRecord, ExchangeRecord, Owner, Permission, QueueRecord, UserRecord
 from node.broker.topology_rows import PermissionRow, Rows
@@ -113,7 +114,7 @@ class TopologyView:
         return chain(implied, explicit)
 
     def route(
-        self, vhost: str, exchange: str, routing_key: str, headers: Headers
+        self, vhost: str, exchange: str, routing_key: str, message: Message
     ) -> tuple[QueueRecord, ...] | None:
         """The queues that a message reaches, each once, by uid; () if none.
 
@@ -121,14 +122,14 @@ class TopologyView:
         Internal exchanges and permissions are the caller's to check.
         """
         found = self._vhosts.get(vhost)
-        return found.route(exchange, routing_key, headers) if found is not None else None
+        return found.route(exchange, routing_key, message) if found is not None else None
 
     def route_all(
-        self, vhost: str, exchange: str, routing_keys: Sequence[str], headers: Headers
+        self, vhost: str, exchange: str, routing_keys: Sequence[str], message: Message
     ) -> tuple[QueueRecord, ...] | None:
         """As `route`, for a message with several routing keys (CC, BCC); not kept."""
         found = self._vhosts.get(vhost)
-        return found.route_all(exchange, routing_keys, headers) if found is not None else None
+        return found.route_all(exchange, routing_keys, message) if found is not None else None
 
     # the checks that apply makes, for answers that need no command
 

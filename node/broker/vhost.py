@@ -6,7 +6,8 @@ Every operation costs what it touches: deleting a queue takes time in the number
 
 from collections.abc import Iterable, Sequence
 
-from node.broker.exchange import Binding, ExchangeNode, Headers, QueueNode, match_all
+from node.broker.exchange import Binding, ExchangeNode, QueueNode, match_all
+from node.broker.message import Message
 from node.broker.records import ExchangeRecord, QueueRecord
 from node.broker.topology_rows import Rows, Table
 
@@ -119,7 +120,7 @@ class Vhost:
         self._remove_binding(binding)
         self._auto_delete([binding])
 
-    def route(self, exchange: str, routing_key: str, headers: Headers) -> tuple[QueueRecord, ...] | None:
+    def route(self, exchange: str, routing_key: str, message: Message) -> tuple[QueueRecord, ...] | None:
         """The queues that a message reaches, each once, by uid; None if there is no such exchange."""
         if not exchange:
             queue = self.queues.get(routing_key)
@@ -131,23 +132,23 @@ class Vhost:
         route = node.routes.get(key)
         if route is not None:
             return route
-        route, is_cacheable = self._walk(node, (routing_key,), headers)
+        route, is_cacheable = self._walk(node, (routing_key,), message)
         if is_cacheable:
             self._keep(node, key, route)
         return route
 
     def route_all(
-        self, exchange: str, routing_keys: Sequence[str], headers: Headers
+        self, exchange: str, routing_keys: Sequence[str], message: Message
     ) -> tuple[QueueRecord, ...] | None:
         """As `route`, for a message with several routing keys."""
         if not exchange:
             found = {key: self.queues[key].record for key in routing_keys if key in self.queues}
             return tuple(sorted(found.values(), key=lambda record: record.uid))
         node = self.exchanges.get(exchange)
-        return self._walk(node, routing_keys, headers)[0] if node is not None else None
+        return self._walk(node, routing_keys, message)[0] if node is not None else None
 
     def _walk(
-        self, start: ExchangeNode, routing_keys: Sequence[str], headers: Headers
+        self, start: ExchangeNode, routing_keys: Sequence[str], message: Message
     ) -> tuple[tuple[QueueRecord, ...], bool]:
         """Follow the bindings from exchange to exchange; each is visited once, so that cycles end."""
         found: dict[int, QueueRecord] = {}
@@ -160,7 +161,7 @@ class Vhost:
             following: list[ExchangeNode | QueueNode] = []
             if node.record.name:
                 following = [
-                    binding.destination for binding in match_all(node.matcher, routing_keys, headers)
+                    binding.destination for binding in match_all(node.matcher, routing_keys, message)
                 ]
             else:  # the default exchange, as an alternate
                 following = [self.queues[key] for key in routing_keys if key in self.queues]

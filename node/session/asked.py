@@ -13,11 +13,12 @@ from node.broker.arguments import EXPIRY_MS_MAX
 from node.broker.commands import Options
 from node.broker.values import show
 from node.errors import PreconditionFailed
-from node.wire.content_header import REPLY_TO
+from node.session import direct_reply
 from node.wire.primitives import Timestamp, type_name
 from node.wire.properties import AskingProperties, decode_asking, decode_header, encode_header
 
 if TYPE_CHECKING:
+    from node.session.channel import ChannelSession
     from node.session.session import Session
     from node.wire.primitives import FieldValue, Table
 
@@ -34,7 +35,6 @@ DEDUP_ID_BYTES_MAX = 255
 NO_OPTIONS = Options()
 
 _PROPERTIES_OFFSET = 12
-_REPLY_TO = REPLY_TO.decode()
 _ESCAPES = {
     ord(octet): "\\" + letter for octet, letter in zip('\b\t\n\v\f\r\x1b"\\', 'btnvfre"\\', strict=True)
 }
@@ -77,9 +77,18 @@ def asked_by(session: "Session", header: bytes) -> Asked:
     return asked
 
 
-def kept_header(header: bytes) -> bytes:
-    """The content header that is stored for a message whose properties are rewritten: nobody is told of its BCC."""
+def kept_header(channel: "ChannelSession", header: bytes) -> bytes:
+    """The content header that is stored for a message whose properties are rewritten.
+
+    Nobody is told of its BCC, and direct replies get an address. The one place where properties of a message change on
+    their way.
+
+    Raises:
+        PreconditionFailed: 406, it asks for a direct reply, and the channel has no consumer for it.
+    """
     size_bytes, properties = decode_header(header)
+    if properties.reply_to == direct_reply.QUEUE:
+        direct_reply.rewrite(channel, properties)
     if properties.headers is not None:
         properties.headers.pop("BCC", None)
     return encode_header(size_bytes, properties)
@@ -115,7 +124,7 @@ def _meaning(properties: AskingProperties) -> Asked:
         delay_ms=_milliseconds(headers, "x-delay", DELAY_MS_MAX),
         deliver_at_ms=_milliseconds(headers, "x-deliver-at", DELIVER_AT_MS_MAX),
     )
-    is_rewritten = "BCC" in headers or properties.reply_to == _REPLY_TO
+    is_rewritten = "BCC" in headers or properties.reply_to == direct_reply.QUEUE
     return Asked(options, _dedup_id(headers), keys, properties.user_id, is_rewritten)
 
 

@@ -19,7 +19,10 @@ from node.wire.methods import BasicPublish, QueueDelete
 if TYPE_CHECKING:
     from node.amqp.channel import Channel
     from node.session.deliver import Consumer
+    from node.session.direct_reply import ReplyConsumer
+    from node.session.prefetch import ChannelLimit
     from node.session.session import Session
+    from node.session.transaction import Transaction
     from node.wire.methods import Method
 
 Event = Publish | Settle | Request | ChannelClosed
@@ -39,7 +42,7 @@ class ChannelSession:
     __slots__ = (
         "_notices", "_script", "_ticket", "_waiting",
         "amqp", "consumers", "getters", "gone", "groups", "held_bytes", "holders", "id", "last_queue",
-        "method", "prefetch", "session",
+        "limit", "method", "prefetch", "reply_consumer", "session", "transaction",
     )  # fmt: skip
 
     def __init__(self, session: "Session", amqp: "Channel") -> None:
@@ -49,6 +52,9 @@ class ChannelSession:
         self.gone = False  # True: the client hears no answer of this channel any more
         self.last_queue = ""
         self.prefetch = 0
+        self.limit: ChannelLimit | None = None
+        self.transaction: Transaction | None = None
+        self.reply_consumer: ReplyConsumer | None = None
         self.consumers: dict[str, Consumer] = {}
         self.holders: dict[int, int] = {}  # id under which a group holds messages for this channel -> group
         self.getters: dict[int, int] = {}  # uid -> the id that holds what basic.get took from that queue
@@ -102,16 +108,23 @@ class ChannelSession:
         self._waiting.clear()
         self.session.release(self.held_bytes)
         self.held_bytes = 0
+        if self.transaction is not None:
+            self.transaction.forget()
         self.session.channel_closed(self)
 
     def forget_holders(self) -> None:
         """Forget the ids that hold nothing any more, once nothing waits: an ack may, of what the core has let go."""
-        if self._waiting or self.amqp.unacked_count:
+        if self._waiting or self.amqp.unacked_count or (self.transaction and self.transaction.size_bytes):
             return
         kept = [consumer.id for consumer in self.consumers.values()]
         self.holders = {holder: self.holders[holder] for holder in (*kept, *self.getters.values())}
 
     # Scripts
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a script waits for an answer."""
+        return self._script is not None
 
     def ask(self, group: int, *, has_deadline: bool = True) -> int:
         """A ticket for the question that the running script is about to submit to `group`."""
@@ -163,6 +176,8 @@ class ChannelSession:
                 start(self, event.method)  # type: ignore[union-attr]
             else:
                 self.close()
+            if self.transaction is not None:
+                self.transaction.check()
         except AmqpError as error:
             self.fail(error)
 

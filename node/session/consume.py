@@ -1,4 +1,4 @@
-"""basic.consume, cancel, get, qos and recover: what a client asks of its own deliveries."""
+"""basic.consume, cancel, get and recover: what a client asks of its own deliveries."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,9 @@ from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
 from node.broker.queue import NO_ACK_WINDOW
 from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed, ResourceLocked
-from node.session.deliver import Consumer, send_got, window_of
+from node.session import direct_reply
+from node.session.deliver import Consumer, send_got
+from node.session.prefetch import window
 from node.session.rules import check_access, ensure, find_queue, made_name, queue_name, refused
 from node.session.script import Script
 from node.session.settle import by_consumer, let_go
@@ -19,14 +21,6 @@ if TYPE_CHECKING:
     from node.session.channel import ChannelSession
 
 CONSUMER_TAG_PREFIX = "amq.ctag-"
-
-
-def qos(channel: "ChannelSession", method: methods.BasicQos) -> None:
-    """basic.qos: the window of the consumers that are started from now on."""
-    if method.prefetch_size:
-        raise AmqpNotImplemented(f"prefetch_size!=0 ({method.prefetch_size})")
-    channel.prefetch = method.prefetch_count
-    channel.send(methods.BasicQosOk())
 
 
 def recover(channel: "ChannelSession", method: methods.BasicRecover | methods.BasicRecoverAsync) -> None:
@@ -41,48 +35,46 @@ def recover(channel: "ChannelSession", method: methods.BasicRecover | methods.Ba
         channel.send(methods.BasicRecoverOk())
     # Only now: what a client gets before the answer, it takes for returned.
     for consumer, ranges in returned.items():
-        let_go(channel.session, consumer, ranges)
+        let_go(channel, consumer, ranges, is_told=True)
 
 
 def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
     """basic.consume."""
     session = channel.session
     name = queue_name(channel, method.queue)
-    check_access(session, "read", "queue", name)
     tag = method.consumer_tag or made_name(session, CONSUMER_TAG_PREFIX)
     if tag in channel.consumers:
         raise NotAllowed(f"attempt to reuse consumer tag '{tag}'")
-    priority = _priority(channel, method, name)
-    record = yield from find_queue(channel, name)
-    ensure(session.shared, record)
-    window = NO_ACK_WINDOW if method.no_ack else window_of(channel.prefetch)
-    consumer = Consumer(
-        session.node.next_id(),
-        channel,
-        tag,
-        record.group,
-        no_ack=method.no_ack,
-        window=window,
-        prefetch=channel.prefetch,
-    )
-    channel.groups[record.group] = None
+    if name == direct_reply.QUEUE:
+        group, uid = direct_reply.open_queue(channel, method, tag)
+        priority = 0
+        timeout_ms = 0
+    else:
+        check_access(session, "read", "queue", name)
+        record = yield from find_queue(channel, name)
+        group, uid = record.group, record.uid
+        priority = _checked(channel, method, name, "x-priority")
+        timeout_ms = _checked(channel, method, name, "x-consumer-timeout")
+    consumer = _consumer(channel, method, tag, group)
+    channel.groups[group] = None
     command = commands.attach(
-        channel.ask(record.group),
+        channel.ask(group),
         channel.id,
         consumer.id,
-        record.uid,
-        prefetch=window,
+        uid,
+        prefetch=consumer.window,
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         priority=priority,
+        timeout_ms=timeout_ms,
     )
-    session.node.submit(record.group, command)
+    session.node.submit(group, command)
     value = yield
     if isinstance(value, Refusal):
         raise refused(session, value, name)
     # The machine's first delivery comes after this reply, so nothing can have been missed.
     channel.consumers[tag] = consumer
-    channel.holders[consumer.id] = record.group
+    channel.holders[consumer.id] = group
     session.shared.consumers[consumer.id] = consumer
     if not method.no_wait:
         channel.send(methods.BasicConsumeOk(consumer_tag=tag))
@@ -98,9 +90,8 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
         forget(consumer)
         if consumer.backlog:
             # Assigned and never sent: the client must not get them after cancel-ok.
-            ranges = [(piece.first_id, piece.first_id + piece.count - 1) for piece in consumer.backlog]
-            session.node.submit(consumer.group, commands.give_back(consumer.id, ranges, failed=False))
-            consumer.backlog.clear()
+            ranges = consumer.take_unsent(0)
+            session.node.submit(consumer.group, commands.unsent(consumer.id, ranges))
         channel.forget_holders()
     if not method.no_wait:
         channel.send(methods.BasicCancelOk(consumer_tag=method.consumer_tag))
@@ -154,14 +145,32 @@ def forget(consumer: Consumer) -> None:
     channel = consumer.channel
     if channel.consumers.get(consumer.tag) is consumer:
         del channel.consumers[consumer.tag]
+        if channel.reply_consumer is not None and channel.reply_consumer.tag == consumer.tag:
+            channel.reply_consumer = None
     channel.session.shared.consumers.pop(consumer.id, None)
     channel.session.stalled.pop(consumer.id, None)
 
 
-def _priority(channel: "ChannelSession", method: methods.BasicConsume, name: str) -> int:
-    priority = method.arguments.get("x-priority", 0)
-    if isinstance(priority, int) and not isinstance(priority, bool):
-        return priority
+def _consumer(channel: "ChannelSession", method: methods.BasicConsume, tag: str, group: int) -> Consumer:
+    return Consumer(
+        channel.session.node.next_id(),
+        channel,
+        tag,
+        group,
+        no_ack=method.no_ack,
+        window=NO_ACK_WINDOW if method.no_ack else window(channel, channel.prefetch),
+        prefetch=channel.prefetch,
+    )
+
+
+def _checked(channel: "ChannelSession", method: methods.BasicConsume, name: str, argument: str) -> int:
+    """An argument of basic.consume, 0 where it is missing. Raises 406 where it is none of its type."""
+    value = method.arguments.get(argument, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        reason = f"{{unacceptable_type,{type_name(value)}}}"
+    elif value < 0 and argument != "x-priority":
+        reason = f"{{value_negative,{value}}}"
+    else:
+        return value
     queue = resource_name("queue", name, channel.session.vhost)
-    reason = f"{{unacceptable_type,{type_name(priority)}}}"
-    raise PreconditionFailed(f"invalid arg 'x-priority' for {queue}: {reason}")
+    raise PreconditionFailed(f"invalid arg '{argument}' for {queue}: {reason}")

@@ -15,6 +15,7 @@ from node.broker.records import QueueRecord
 from node.broker.topology_commands import strip_name
 from node.broker.topology_effects import QueueDeclared
 from node.errors import AccessRefused, AmqpError, NotFound
+from node.session import direct_reply
 from node.session.rules import (
     check_access,
     check_may_see,
@@ -102,6 +103,9 @@ def exchange_unbind(channel: "ChannelSession", method: methods.ExchangeUnbind) -
 def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Script:
     """queue.declare, passive or not."""
     session = channel.session
+    if strip_name(method.queue).startswith(direct_reply.QUEUE):
+        yield from direct_reply.declare(channel, method, strip_name(method.queue))
+        return
     if method.passive:
         name = queue_name(channel, method.queue)
         check_may_see(session, "queue", name)
@@ -268,6 +272,7 @@ def _bind_queue(
     routing_key = method.routing_key or ("" if method.queue else queue)
     check_access(session, "write", "queue", queue)
     check_access(session, "read", "exchange", exchange)
+    direct_reply.check_bindable(queue)
     ticket = channel.ask(METADATA_GROUP)
     parts = command(ticket, session.vhost, queue, exchange, routing_key, method.arguments, session.id)
     yield from _change(channel, parts)

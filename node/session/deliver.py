@@ -24,7 +24,8 @@ _MESSAGE_COUNT = struct.Struct(">I")
 READ_AHEAD_PREFETCH_MIN = 100
 """Who may hold so many is assigned as many again. Those who want few at a time share messages among them fairly, and
 what one of them is assigned no other gets."""
-_UNLIMITED = 1 << 62
+UNLIMITED = 1 << 62
+"""The room where nothing bounds it."""
 
 
 def window_of(prefetch: int) -> int:
@@ -43,11 +44,15 @@ class Consumer:
         no_ack: True: what is written to the socket is settled.
         window: messages that the group assigns to it before it settles some; 0: no bound.
         prefetch: messages that the client may hold; 0: no bound.
+
+    Attributes:
+        unacked: sent to the client and not settled by it.
+        backlog: assigned and not sent.
     """
 
     __slots__ = (
-        "_held", "_owed", "_unacked",
-        "backlog", "channel", "group", "head", "id", "no_ack", "prefetch", "tag", "window",
+        "_held", "_owed",
+        "backlog", "channel", "group", "head", "id", "no_ack", "prefetch", "tag", "unacked", "window",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +73,7 @@ class Consumer:
         self.no_ack = no_ack
         self.window = window
         self.prefetch = prefetch
-        self._unacked = 0  # sent to the client and not settled by it
+        self.unacked = 0
         self._held = 0  # deliveries that the group was not urgently told to be settled
         self._owed = 0  # of these, settled by the client
         name = tag.encode()
@@ -82,24 +87,51 @@ class Consumer:
     @property
     def room(self) -> int:
         """How many more the client may hold."""
-        return self.prefetch - self._unacked if self.prefetch and not self.no_ack else _UNLIMITED
+        if self.no_ack:
+            return UNLIMITED
+        room = self.prefetch - self.unacked if self.prefetch else UNLIMITED
+        limit = self.channel.limit
+        return room if limit is None else min(room, limit.room)
 
     def sent(self, count: int) -> None:
         """So many went to the client."""
-        self._unacked += count
+        self.unacked += count
+        if self.channel.limit is not None and not self.no_ack:
+            self.channel.limit.sent(self.id, count)
 
     def settled(self, count: int) -> None:
         """The client has acknowledged, rejected or returned so many."""
-        self._unacked -= count
+        self.unacked -= count
 
     def can_wait(self, count: int) -> bool:
         """Whether the group may be told later that `count` more are settled: half of the window is open as it is."""
         self._owed += count
         if not self.window or self._held * 2 < self.window:
             return True
-        self._held -= self._owed
-        self._owed = 0
+        self.told(0)
         return False
+
+    def told(self, count: int) -> None:
+        """The group is told now of `count` more that are settled or returned, and so of all before them."""
+        self._held -= self._owed + count
+        self._owed = 0
+
+    def take_unsent(self, kept: int) -> list[tuple[int, int]]:
+        """Take all from the backlog but `kept` messages; their delivery ids, to be given back."""
+        ranges = []
+        backlog, self.backlog = self.backlog, deque()
+        for piece in backlog:
+            if piece.count > kept:
+                first_id = piece.first_id + kept
+                ranges.append((first_id, piece.first_id + piece.count - 1))
+                self.told(piece.count - kept)
+                if kept:
+                    self.backlog.append(piece._replace(count=kept))
+                kept = 0
+            else:
+                self.backlog.append(piece)
+                kept -= piece.count
+        return ranges
 
 
 def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
@@ -109,17 +141,22 @@ def deliver(consumer: Consumer, slices: "list[Slice]") -> None:
     flush(consumer)
 
 
-def flush(consumer: Consumer) -> None:
-    """Write waiting slices while the socket takes more and the client may hold more."""
+def flush(consumer: Consumer, count_max: int = UNLIMITED) -> bool:
+    """Write waiting slices while the socket takes more and the client may hold more; whether any were written.
+
+    Args:
+        consumer: whose.
+        count_max: messages to write at most.
+    """
     channel = consumer.channel
     session = channel.session
     backlog = consumer.backlog
     if channel.gone:
         # The end of its session returns them to the queue.
-        backlog.clear()
+        return False
     first_id = backlog[0].first_id if backlog else 0
     last_id = 0
-    room = consumer.room
+    room = min(consumer.room, count_max)
     while backlog and room > 0 and session.room_bytes > 0 and session.writable:
         piece = backlog.popleft()
         if piece.count > room:
@@ -141,6 +178,7 @@ def flush(consumer: Consumer) -> None:
             session.shared.stalled[session.conn] = session
     else:
         session.stalled.pop(consumer.id, None)
+    return last_id > 0
 
 
 def _last_part(piece: "Slice", skipped: int) -> "Slice":

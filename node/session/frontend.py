@@ -82,6 +82,8 @@ class Frontend:
             return
         self._next_beat_ms = now_ms + BEAT_MS
         for session in list(self._sessions.values()):
+            for limit in session.limits.values():
+                limit.look()
             events = session.amqp.tick(now_ms)
             if events:
                 session.handle(events)

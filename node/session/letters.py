@@ -13,6 +13,7 @@ from node.broker import commands, commands_read
 from node.broker.commands import Options
 from node.broker.death import buried, is_cycle, routing_keys_of
 from node.broker.effects import Refused
+from node.broker.message import Opened
 from node.session.plans import Plans
 from node.session.rules import ensure
 from node.wire import codec
@@ -159,10 +160,10 @@ class Outlet:
             is_letter=is_letter,
             has_key=isinstance(own_key, str),
         )
-        headers = properties.headers or {}
+        message_view = Opened(properties, self._shared.node.draw)
         found: dict[int, QueueRecord] = {}
         for key in keys:
-            for target in topology.route(record.vhost, exchange, key, lambda: headers) or ():
+            for target in topology.route(record.vhost, exchange, key, message_view) or ():
                 if target.uid not in found and not is_cycle(target.name, properties):
                     found[target.uid] = target
         for target in found.values():

@@ -44,6 +44,12 @@ class Plan:
         self.priority_max = max([priority_max(table) for table in arguments], default=0)
 
 
+class ReplyPlan(Plan):
+    """The way to a client that waits for a reply. Such ways are too many to be kept, and soon lead nowhere."""
+
+    __slots__ = ()
+
+
 class Plans:
     """The plans of one user in one vhost."""
 
@@ -68,6 +74,8 @@ class Plans:
 
     def keep(self, args: bytes, plan: Plan) -> None:
         """Remember a plan until the routes change."""
+        if isinstance(plan, ReplyPlan):
+            return
         if len(self._by_args) >= PLANS_MAX:
             self._by_args.clear()
         self._by_args[args] = plan

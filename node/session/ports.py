@@ -27,13 +27,17 @@ class NodePort(Protocol):
         """The local replica of a shard or this node's memory group; None for another node's memory group."""
 
     def submit(self, group: int, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
-        """Append one command to this node's origin stream of `group`: exactly once, in order of the calls.
+        """Append to this node's origin stream of `group`: exactly once, in order of the calls.
 
         Args:
             group: 0, a shard, or MEMORY_GROUP + the id of any node.
-            parts: one whole command in pieces; kept by reference until they are joined.
+            parts: one whole command in pieces, or several: they become part of one log entry, so that all take
+                effect or none. Kept by reference until they are joined.
             is_patient: nobody waits for it: it may go with a later command to the group, or after the next tick.
         """
+
+    def has_group(self, group: int) -> bool:
+        """Whether there is such a group: what a client says of one may be made up."""
 
     def barrier(self, group: int, ticket: int) -> None:
         """Ask for `Frontend.on_barrier(ticket)` once this replica is current.

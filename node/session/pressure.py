@@ -2,7 +2,8 @@
 
 A connection over its bound is not read any more, which pushes back on that client by TCP and on nobody else.
 Over the node's bound, whoever goes on publishing is not read. Reading goes on below half of the bound, so
-that a socket is not switched for every run. While the node is short of something (its disk), whoever publishes
+that a socket is not switched for every run. What transactions keep is bounded in the same way, but ends with an error.
+While the node is short of something (its disk), whoever publishes
 is told so by connection.blocked and not read until it is over; consumers that do not publish notice nothing.
 """
 
@@ -25,7 +26,8 @@ class Pressure:
     """
 
     __slots__ = (
-        "_connection_bytes_max", "_full", "_node_bytes_max", "_outputs", "_told", "paused", "pending_bytes", "shortage",
+        "_connection_bytes_max", "_full", "_node_bytes_max", "_outputs", "_told", "kept_bytes", "paused",
+        "pending_bytes", "shortage",
     )  # fmt: skip
 
     def __init__(self, connection_bytes_max: int, node_bytes_max: int, outputs: list[Output]) -> None:
@@ -36,6 +38,7 @@ class Pressure:
         self._told: dict[int, Session] = {}  # clients that know of the shortage
         self.shortage: str | None = None
         self.pending_bytes = 0
+        self.kept_bytes = 0
         self.paused: dict[int, Session] = {}
 
     def charge(self, session: "Session", size_bytes: int) -> None:
@@ -63,6 +66,21 @@ class Pressure:
                 self._resume(paused)
         elif self.paused:
             self._resume(session)
+
+    def keep(self, session: "Session", size_bytes: int) -> bool:
+        """Count what waits for a commit. False: there was too much already.
+
+        This does not stop the reading: it could never go on, since the commit is yet to be read.
+        """
+        is_room = session.kept_bytes <= self._connection_bytes_max and self.kept_bytes <= self._node_bytes_max
+        session.kept_bytes += size_bytes
+        self.kept_bytes += size_bytes
+        return is_room
+
+    def let_go(self, session: "Session", size_bytes: int) -> None:
+        """What waited for a commit waits no more."""
+        session.kept_bytes -= size_bytes
+        self.kept_bytes -= size_bytes
 
     def set_shortage(self, reason: str | None) -> None:
         """The node is short of something, or (None) no longer."""

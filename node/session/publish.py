@@ -5,7 +5,7 @@ the channel sent after it waits behind.
 """
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.types import METADATA_GROUP
 from node.amqp.content import parse_publish
@@ -24,6 +24,24 @@ RUN_BYTES = 256
 """What a run counts for beside its messages' bytes, so that empty messages are bounded too."""
 
 _RETURN_HEAD = struct.pack(">HHHB", 60, 50, 312, 8) + b"NO_ROUTE"
+
+
+class Returned(NamedTuple):
+    """Mandatory messages that no queue takes."""
+
+    count: int  # type: ignore[assignment]  # as in a run; tuple.count is not used
+    packed: bytes
+
+    def send(self, channel: "ChannelSession") -> None:
+        """basic.return."""
+        if channel.gone:
+            return
+        session = channel.session
+        number, frame_max = channel.amqp.number, session.amqp.frame_max
+        frames, _ = codec.content_frames(
+            self.packed, 0, self.count, number, _RETURN_HEAD, -1, b"", b"", frame_max
+        )
+        session.send_frames(channel, frames)
 
 
 def charged_bytes(runs: "list[PublishedRun]") -> int:
@@ -94,7 +112,7 @@ def _publish_slowly(
     """Route a run anew. False, and nothing done: that no queue takes all of it is to be believed only when current."""
     args, count, packed = runs[at]
     try:
-        parts, fault = route(channel.session, runs[at])
+        parts, fault = route(channel, runs[at])
     except NotFound:
         if is_current:
             raise
@@ -110,7 +128,7 @@ def _publish_slowly(
             run.dedup_ids += part.dedup_ids
         else:
             if parse_publish(args).mandatory:
-                _return(channel, part.count, part.packed)
+                _return(channel, Returned(part.count, part.packed), size_bytes)
             ranges = [(first_seq, first_seq + part.count - 1)] if first_seq else []
             confirm(channel, ranges, size_bytes)
         if first_seq:
@@ -128,12 +146,8 @@ def _kind(part: Part) -> "Plan | SpecialKind":
     return SpecialKind(part.plan, part.options, bool(part.dedup_ids))
 
 
-def _return(channel: "ChannelSession", count: int, packed: bytes) -> None:
-    if channel.gone:
-        return
-    session = channel.session
-    frame_max = session.amqp.frame_max
-    frames, _ = codec.content_frames(
-        packed, 0, count, channel.amqp.number, _RETURN_HEAD, -1, b"", b"", frame_max
-    )
-    session.send_frames(channel, frames)
+def _return(channel: "ChannelSession", returned: Returned, size_bytes: int) -> None:
+    if channel.transaction is not None:
+        channel.transaction.keep_returned(returned, size_bytes)
+    else:
+        returned.send(channel)

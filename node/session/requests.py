@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from node.broker.permissions import resource_name
 from node.errors import CommandInvalid
-from node.session import consume, declare
+from node.session import consume, declare, prefetch, transaction
 from node.session.script import Script
 from node.wire import methods
 
@@ -28,12 +28,14 @@ def _access(channel: "ChannelSession", _method: methods.AccessRequest) -> None:
 
 
 _AT_ONCE: dict[type[methods.Method], Callable[..., None]] = {
-    methods.BasicQos: consume.qos,
+    methods.BasicQos: prefetch.qos,
     methods.BasicRecover: consume.recover,
     methods.BasicRecoverAsync: consume.recover,
     methods.ConfirmSelect: _confirm_select,
     methods.ChannelFlow: _flow,
     methods.AccessRequest: _access,
+    methods.TxSelect: transaction.select,
+    methods.TxRollback: transaction.rollback,
 }
 _SCRIPTS: dict[type[methods.Method], Callable[..., Script]] = {
     methods.ExchangeDeclare: declare.exchange_declare,
@@ -48,6 +50,7 @@ _SCRIPTS: dict[type[methods.Method], Callable[..., Script]] = {
     methods.BasicConsume: consume.consume,
     methods.BasicCancel: consume.cancel,
     methods.BasicGet: consume.get,
+    methods.TxCommit: transaction.commit,
 }
 
 

@@ -27,6 +27,7 @@ from node.session.publish import charged_bytes
 if TYPE_CHECKING:
     from node.amqp import Connection
     from node.session.deliver import Consumer
+    from node.session.prefetch import ChannelLimit
     from node.session.shared import Shared
 
 
@@ -48,6 +49,8 @@ class Session:
         "ended",
         "id",
         "is_loopback",
+        "kept_bytes",
+        "limits",
         "may_own",
         "node",
         "pending_bytes",
@@ -73,6 +76,8 @@ class Session:
         self.vhost = ""
         self.plans = shared.plans_of("", "")
         self.ended = False
+        self.kept_bytes = 0  # in transactions
+        self.limits: dict[int, ChannelLimit] = {}  # by channel, where one was ever set
         self.may_own = False  # True: it has asked for an exclusive queue
         self.channels: dict[int, ChannelSession] = {}
         self.pending_bytes = 0
@@ -143,9 +148,14 @@ class Session:
         """A channel has nothing more to do: free what it holds, here and in the groups."""
         if self.channels.pop(channel.id, None) is None:
             return
+        self.limits.pop(channel.id, None)
         for consumer in channel.consumers.values():
             self.shared.consumers.pop(consumer.id, None)
             self.stalled.pop(consumer.id, None)
+            if consumer.backlog:
+                # No failure of the client, who never saw it. Detached first, lest it be assigned again.
+                unsent = commands.unsent(consumer.id, consumer.take_unsent(0))
+                self.node.submit(consumer.group, commands.detach(0, consumer.id) + unsent)
         for group in channel.groups:
             self.node.submit(group, commands.close_session(0, channel.id))
         if self.ended:

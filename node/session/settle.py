@@ -16,7 +16,10 @@ Delivered = tuple[int, int, int]
 
 
 def settle(channel: "ChannelSession", event: "Settle") -> None:
-    """Tell the groups what became of deliveries."""
+    """Tell the groups what became of deliveries, or keep it for the commit."""
+    if channel.transaction is not None:
+        channel.transaction.keep_settled(event)
+        return
     outcome = event.outcome
     session = channel.session
     submit = session.node.submit
@@ -24,23 +27,44 @@ def settle(channel: "ChannelSession", event: "Settle") -> None:
         group = channel.holders.get(consumer)
         if group is None:
             continue
-        if outcome is Outcome.ACK:
-            is_patient = _can_wait(session, consumer, ranges)
-            submit(group, commands.settle(consumer, ranges), is_patient=is_patient)
-        elif outcome is Outcome.REJECT:
-            submit(group, commands.discard(consumer, ranges))
-        else:
-            submit(group, commands.give_back(consumer, ranges, failed=True))
-        let_go(session, consumer, ranges)
+        is_patient = outcome is Outcome.ACK and _can_wait(session, consumer, ranges)
+        submit(group, command(outcome, consumer, ranges), is_patient=is_patient)
+        let_go(channel, consumer, ranges, is_told=outcome is not Outcome.ACK)
 
 
-def let_go(session: "Session", consumer_id: int, ranges: list[tuple[int, int]]) -> None:
-    """The client holds these no more: what waits for it can go out at once."""
-    consumer = session.shared.consumers.get(consumer_id)
+def command(outcome: Outcome, consumer: int, ranges: list[tuple[int, int]]) -> commands.Parts:
+    """What a group is told of these deliveries."""
+    if outcome is Outcome.ACK:
+        return commands.settle(consumer, ranges)
+    if outcome is Outcome.REJECT:
+        return commands.discard(consumer, ranges)
+    return commands.give_back(consumer, ranges, failed=True)
+
+
+def let_go(
+    channel: "ChannelSession", consumer_id: int, ranges: list[tuple[int, int]], *, is_told: bool
+) -> None:
+    """The client holds these no more: what waits for it can go out at once.
+
+    Args:
+        channel: where they were delivered.
+        consumer_id: who held them.
+        ranges: of delivery ids.
+        is_told: the group was told so in a command that does not wait for another.
+    """
+    count = _count(ranges)
+    limit = channel.limit
+    if limit is not None:
+        limit.settled(consumer_id, count)
+    consumer = channel.session.shared.consumers.get(consumer_id)
     if consumer is not None:
-        consumer.settled(_count(ranges))
-        if consumer.backlog:
+        consumer.settled(count)
+        if is_told:
+            consumer.told(count)
+        if consumer.backlog and limit is None:
             flush(consumer)
+    if limit is not None:
+        limit.flush()
 
 
 def _can_wait(session: "Session", consumer_id: int, ranges: list[tuple[int, int]]) -> bool:

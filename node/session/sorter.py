@@ -150,6 +150,10 @@ class Receipt:
         """Send the runs on their way."""
         runs, self.runs = self.runs, []
         session = self.session
+        if self.channel.transaction is not None:
+            session.release(self.size_bytes)
+            self.channel.transaction.keep_runs(runs, self.size_bytes)
+            return
         submit, last = session.node.submit, runs[-1]
         for position, group in enumerate(self.groups):
             # A group applies in order, so the answer to the last command is the answer to all.

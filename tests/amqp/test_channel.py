@@ -21,6 +21,7 @@ from node.errors import NotAllowed, NotFound, PreconditionFailed
 from node.wire.items import PublishedRun
 from node.wire.methods import (
     AccessRequest,
+    BasicAck,
     BasicPublish,
     ChannelFlow,
     ConfirmSelect,
@@ -28,6 +29,9 @@ from node.wire.methods import (
     Method,
     QueueDeclare,
     QueueDeclareOk,
+    TxCommit,
+    TxRollback,
+    TxSelect,
     frame,
     method_frame,
 )
@@ -245,12 +249,52 @@ def test_requests_go_to_the_session_and_answers_come_back() -> None:
     assert pair.to_client() == [Replied(1, QueueDeclareOk("q", 0, 0))]
 
 
-@pytest.mark.parametrize("method", [AccessRequest(), ChannelFlow(active=True), ConfirmSelect()])
+@pytest.mark.parametrize("method", [AccessRequest(), ChannelFlow(active=True), ConfirmSelect(), TxSelect()])
 def test_answers_that_must_not_overtake_others_are_left_to_the_session(method: Method) -> None:
     """AMQP 4.7: a channel's methods are answered in the order in which they came."""
     pair = Pair().opened(1)
     pair.client.send(1, method)
     assert pair.exchange() == ([Request(pair.channel(1), method)], [])
+
+
+def test_settlements_on_either_side_of_a_commit_are_events_of_their_own() -> None:
+    """What is committed is what came before tx.commit, also if all comes in one piece."""
+    pair = Pair().opened(1)
+    channel = pair.channel(1)
+    channel.record_delivery(7, 1, 3, no_ack=False)
+    for method in (
+        TxSelect(),
+        BasicAck(1),
+        TxCommit(),
+        BasicAck(2),
+        TxRollback(),
+        BasicAck(3, multiple=True),
+    ):
+        pair.client.send(1, method)
+    assert pair.to_server() == [
+        Request(channel, TxSelect()),
+        Settle(channel, Outcome.ACK, [(7, 1, 1)]),
+        Request(channel, TxCommit()),
+        Settle(channel, Outcome.ACK, [(7, 2, 2)]),
+        Request(channel, TxRollback()),
+        Settle(channel, Outcome.ACK, [(7, 2, 3)]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        (ConfirmSelect(), TxSelect(), "cannot switch from confirm to tx mode"),
+        (TxSelect(), ConfirmSelect(), "cannot switch from tx to confirm mode"),
+    ],
+)
+def test_confirms_and_transactions_exclude_each_other(first: Method, second: Method, text: str) -> None:
+    pair = Pair().opened(1)
+    pair.client.send(1, first)
+    pair.client.send(1, second)
+    _, closed = pair.to_server()
+    assert isinstance(closed, ChannelClosed)
+    assert pair.to_client() == [ChannelGone(1, 406, f"PRECONDITION_FAILED - {text}")]
 
 
 @pytest.mark.parametrize("size", [11, 200_000])

@@ -9,7 +9,13 @@ from node.amqp.events import ChannelOpened, ConnectionClosed, Event, Login, Open
 from node.amqp.states import ConnectionState
 from node.errors import ConnectionForced, NotAllowed
 from node.wire.codec import skip
-from node.wire.methods import ConnectionBlocked, ConnectionUpdateSecret, ConnectionUpdateSecretOk
+from node.wire.methods import (
+    ConnectionBlocked,
+    ConnectionStartOk,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
+    method_frame,
+)
 from tests.amqp_client import AmqpClient, ConnectionGone, Replied
 from tests.pair import Pair
 
@@ -35,6 +41,20 @@ def test_handshake_shows_what_the_server_can() -> None:
     }
     assert pair.server.capabilities["consumer_cancel_notify"] is True
     assert pair.server.frame_max == 131_072
+
+
+def test_what_the_client_says_of_itself_is_kept() -> None:
+    """For whoever looks at the connections: it may be anything."""
+    properties = {"product": "probe", "connection_name": "one", "capabilities": "none", "nested": {"a": [1]}}
+    server = Connection(Options())
+    server.receive_data(b"AMQP\0\0\x09\x01", 0)
+    response = b"\0guest\0guest"
+    (login,) = server.receive_data(
+        method_frame(0, ConnectionStartOk(properties, "PLAIN", response, "en_US")), 0
+    )
+    assert isinstance(login, Login)
+    assert server.client_properties == properties
+    assert server.capabilities == {}
 
 
 def test_bytes_wait_while_the_session_thinks() -> None:

@@ -38,6 +38,8 @@ def test_amqplain_reads_a_table_without_length() -> None:
     ("mechanism", "response", "text"),
     [
         ("KERBEROS", b"", "COMMAND_INVALID - unknown authentication mechanism 'KERBEROS'"),
+        ("EXTERNAL", b"", "COMMAND_INVALID - unknown authentication mechanism 'EXTERNAL'"),
+        ("ANONYMOUS", b"", "COMMAND_INVALID - unknown authentication mechanism 'ANONYMOUS'"),
         ("PLAIN", b"guest", 'SYNTAX_ERROR - response <<"guest">> invalid'),
         ("PLAIN", b"", "SYNTAX_ERROR - response <<>> invalid"),
         ("PLAIN", b"\0\xff\0", "SYNTAX_ERROR - response <<0,255,0>> invalid"),

@@ -84,3 +84,60 @@ def test_window_agrees_with_a_dict_of_tags() -> None:
             assert window.count == len(model)
         flat = [(c, at) for c, first, end in window.take_all() for at in range(first, end + 1)]
         assert flat == list(model.values())
+
+
+def test_rollback_restores_what_was_settled_since_the_last_commit() -> None:
+    """AMQP 1.9.2.5: a rollback abandons all acknowledgements of the transaction."""
+    window = UnackedWindow()
+    window.record(7, 1, 3)
+    window.begin()
+    window.take(1, 1)
+    window.begin()
+    window.take(3, 3)
+    window.record(7, 4, 1)
+    window.roll_back()
+    assert window.count == 3
+    assert window.take_all() == [(7, 2, 4)]
+
+
+def test_what_was_settled_in_a_transaction_is_unknown_until_it_is_rolled_back() -> None:
+    window = UnackedWindow()
+    window.record(7, 1, 2)
+    window.begin()
+    window.take_through(0)
+    assert window.take(1, 1)[1] is not None
+    window.roll_back()
+    assert window.take(1, 2) == ([(7, 1, 2)], None)
+
+
+def test_rollback_agrees_with_a_set_of_tags() -> None:
+    """Against the obvious model: a rollback is the state at the last commit, and what was delivered since."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        window, model, taken = UnackedWindow(), dict[int, int](), dict[int, int]()
+        window.begin()
+        for _ in range(80):
+            action = rng.random()
+            if action < 0.4 or not model:
+                count = rng.randint(1, 6)
+                first_tag = window.record(0, window.next_tag, count)
+                model.update((tag, tag) for tag in range(first_tag, first_tag + count))
+            elif action < 0.8:
+                tag = rng.choice(list(model))
+                settled = [tag]
+                if rng.random() < 0.3:
+                    settled = [at for at in model if at <= tag]
+                    window.take_through(tag)
+                else:
+                    window.take(tag, tag)
+                taken.update((at, model.pop(at)) for at in settled)
+            elif action < 0.9:
+                window.roll_back()
+                model = dict(sorted({**model, **taken}.items()))
+                taken = {}
+            else:
+                window.begin()
+                taken = {}
+            assert window.count == len(model)
+        flat = [at for _, first, end in window.take_all() for at in range(first, end + 1)]
+        assert flat == list(model)

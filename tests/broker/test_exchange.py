@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.broker.exchange import HeadersPattern, check_binding_arguments
+from node.broker.exchange import HeadersPattern, check_binding
 from node.broker.values import encode_table
 from node.errors import PreconditionFailed
 from node.wire.primitives import Long, Timestamp
@@ -66,10 +66,10 @@ def test_headers_agree_with_definition(
 def test_binding_is_refused_when_x_match_is_unknown() -> None:
     """406 names the value, or its type."""
     with pytest.raises(PreconditionFailed) as refused:
-        check_binding_arguments("headers", encode_table({"x-match": "some"}))
+        check_binding("headers", "", encode_table({"x-match": "some"}))
     expected = 'Invalid x-match field value <<"some">>; expected all, any, all-with-x, or any-with-x'
     assert refused.value.text == expected
     with pytest.raises(PreconditionFailed) as refused:
-        check_binding_arguments("headers", encode_table({"x-match": 5}))
+        check_binding("headers", "", encode_table({"x-match": 5}))
     assert refused.value.text == "Invalid x-match field type signedint (value 5); expected longstr"
-    check_binding_arguments("topic", encode_table({"x-match": "some"}))
+    check_binding("topic", "", encode_table({"x-match": "some"}))

@@ -39,6 +39,9 @@ VALID = [
     commands.fence(TICKET),
     commands.letters_done(7, 2),
     commands.forget_source(4),
+    commands.resize(1, 4),
+    commands.probe(TICKET, 7),
+    commands.answer(TICKET, 1),
 ]
 INTEGERS = [0, 1, 2, 7, 8, 9, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1]
 

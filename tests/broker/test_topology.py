@@ -11,7 +11,7 @@ from node.broker.effects import Reply
 from node.broker.errors import UnknownCommand
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted, Reason, VhostDeleted
-from tests.broker.topology_driver import NODE, SESSION, Topology, exchange, names, owner, queue
+from tests.broker.topology_driver import NODE, SESSION, Topology, exchange, message, names, owner, queue
 
 ON_DEFAULT = "403 operation not permitted on the default exchange"
 
@@ -226,7 +226,7 @@ def test_deleted_vhost_takes_everything() -> None:
     )
     topology.run(commands.delete_vhost(1, "v"))
     assert topology.effects[:2] == [QueueDeleted(record, Reason.VHOST_DELETED), VhostDeleted("v")]
-    assert topology.machine.route("v", "amq.topic", "", dict) is None
+    assert topology.machine.route("v", "amq.topic", "", message()) is None
     assert topology.machine.permission("guest", "v") is None
     error = topology.machine.check_vhost_access("guest", "v")
     assert error is not None and error.text == "vhost v not found"

@@ -6,13 +6,20 @@ from typing import Any
 from cluster.machine import Meta
 from node.broker import topology_commands as commands
 from node.broker.effects import Reply
+from node.broker.message import Opened
 from node.broker.records import ExchangeRecord, Owner, QueueRecord
 from node.broker.topology import TopologyMachine
 from node.errors import AmqpError
+from node.wire.properties import BasicProperties
 
 NODE = 1
 SESSION = 7
 HEADER = b"origin header, 18b"
+
+
+def message(headers: dict[str, Any] | None = None, **properties: Any) -> Opened:
+    """A message with these headers and properties; chance gives the same each time."""
+    return Opened(BasicProperties(headers=headers, **properties), bytes)
 
 
 class Topology:
@@ -63,11 +70,11 @@ class Topology:
         assert self.one(commands.bind_exchange(1, "/", destination, source, key, {})) is None
 
     def route(self, exchange: str, key: str = "", headers: dict[str, Any] | None = None) -> list[str] | None:
-        records = self.machine.route("/", exchange, key, lambda: headers or {})
+        records = self.machine.route("/", exchange, key, message(headers))
         return None if records is None else [record.name for record in records]
 
     def route_all(self, exchange: str, *keys: str, headers: dict[str, Any] | None = None) -> list[str] | None:
-        records = self.machine.route_all("/", exchange, keys, lambda: headers or {})
+        records = self.machine.route_all("/", exchange, keys, message(headers))
         return None if records is None else [record.name for record in records]
 
 

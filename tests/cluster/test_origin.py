@@ -88,3 +88,13 @@ def test_a_new_epoch_forgets_what_was_under_way() -> None:
     assert not made.can_form
     made.submit((b"b",))
     assert commands_of(made, 9) == [b"b"]
+
+
+def test_submission_is_never_split() -> None:
+    """What is submitted together becomes part of one entry, however much it is."""
+    made = stream()
+    small, large = bytes(200_000), bytes(400_000)
+    made.submit((small,))
+    made.submit((small, small))
+    made.submit((b"a", large, b"b"))
+    assert commands_of(made, 1) == [small, small + small, b"a" + large + b"b"]

@@ -6,6 +6,7 @@ from cluster.host import HostOptions
 from cluster.types import MEMORY_GROUP, METADATA_GROUP, Configuration, GroupId
 from node.amqp.handshake import Options as AmqpOptions
 from node.broker import commands, topology_commands
+from node.broker.records import OUTSIDE_METADATA
 from node.core import REPAIRS_MAX, NodeCore
 from node.session.shared import Options
 from tests.sim.disk import Disk
@@ -165,3 +166,19 @@ def test_memory_keeps_no_queue_that_the_metadata_has_lost() -> None:
     node.wait(20)
     assert not machine.has_queue(FIRST_UID)
     assert core.host.memory.entries == {}
+
+
+def test_queue_for_replies_is_left_alone_until_its_consumer_goes() -> None:
+    """The metadata never hears of it, so it would look like one that was lost there."""
+    node = Alone()
+    core, memory, uid = node.core, MEMORY_GROUP + 1, OUTSIDE_METADATA | 1
+    core.submit(memory, commands.create_queue(0, uid, commands.QueueConfig(auto_delete=True).encode()))
+    core.submit(memory, commands.attach(0, 1, 2, uid, prefetch=0, no_ack=True, exclusive=False, priority=0))
+    node.wait(60)
+    machine = core.machine(memory)
+    assert machine is not None
+    assert machine.has_queue(uid)
+    core.submit(memory, commands.close_session(0, 1))
+    node.wait(1)
+    assert not machine.has_queue(uid)
+    assert not machine.has_duties

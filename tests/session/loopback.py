@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.machine import Meta
-from cluster.types import MEMORY_GROUP
+from cluster.types import MEMORY_GROUP, METADATA_GROUP
 from node.amqp.handshake import Options as AmqpOptions
 from node.broker import commands
+from node.broker.effects import Probed, Reply
+from node.broker.memory_queues import MemoryQueueMachine
 from node.broker.queue import QueueMachine
 from node.broker.topology import TopologyMachine
 from node.broker.topology_effects import QueueDeleted, Reason
@@ -31,14 +33,15 @@ class Loopback:
         self.node_id = NODE
         self.topology = TopologyMachine(NODE)
         self.machines: dict[int, QueueMachine] = {group: QueueMachine(NODE) for group in range(1, SHARDS + 1)}
-        self.machines[MEMORY_GROUP + NODE] = QueueMachine(NODE)
+        self.machines[MEMORY_GROUP + NODE] = MemoryQueueMachine(NODE)
+        self.other_memory = MemoryQueueMachine(OTHER_NODE)
         self.entries: dict[tuple[int, int], bytes] = {}
         self.held: dict[int, None] = {}
         self.patient = 0  # of these, commands that nobody waits for
         self.submitted = 0
         self.commands: list[tuple[int, bytes]] = []  # of this node: group, command
         self._indexes: dict[int, int] = {}
-        self._waiting: dict[int, list[tuple[int, bytes]]] = {}
+        self._waiting: dict[int, list[tuple[int, tuple[bytes, ...]]]] = {}
         self._barriers: list[tuple[int, int]] = []
         self._now_ms = 1000
         self._ids = 0
@@ -57,7 +60,12 @@ class Loopback:
         self.submitted += 1
         self.patient += is_patient
         self.commands.append((group, b"".join(parts)))
-        self._waiting.setdefault(group, []).append((NODE, b"".join(parts)))
+        assert self.has_group(group)
+        self._waiting.setdefault(group, []).append((NODE, parts))
+
+    def has_group(self, group: int) -> bool:
+        """Two nodes and the shards."""
+        return group in {METADATA_GROUP, MEMORY_GROUP + OTHER_NODE, *self.machines}
 
     def barrier(self, group: int, ticket: int) -> None:
         """Passed when all that was submitted before is applied."""
@@ -88,12 +96,16 @@ class Loopback:
 
     def submit_elsewhere(self, group: int, parts: tuple[bytes, ...]) -> None:
         """A command of another node."""
-        self._waiting.setdefault(group, []).append((OTHER_NODE, b"".join(parts)))
+        self._waiting.setdefault(group, []).append((OTHER_NODE, parts))
 
     def drop_held(self, group: int) -> None:
         """The node's epoch in a group ends: what was submitted and not applied never will be."""
         del self.held[group]
         self._waiting.pop(group, None)
+
+    def waiting(self, group: int) -> list[tuple[bytes, ...]]:
+        """What was submitted to a group and is not applied, in pieces."""
+        return [parts for _, parts in self._waiting.get(group, [])]
 
     @property
     def barriers_waiting(self) -> int:
@@ -155,11 +167,14 @@ class Loopback:
     def _apply(self) -> bool:
         groups = [group for group in self._waiting if group not in self.held]
         for group in groups:
-            for origin, command in self._waiting.pop(group):
+            for origin, parts in self._waiting.pop(group):
                 index = self._indexes[group] = self._indexes.get(group, 0) + 1
-                data = bytes(HEADER_BYTES) + command
-                machine = self.machines.get(group, self.topology)
+                data = bytes(HEADER_BYTES) + b"".join(parts)
                 meta = Meta(index, self._now_ms, origin)
+                if group == MEMORY_GROUP + OTHER_NODE:
+                    self._apply_elsewhere(meta, data, parts)
+                    continue
+                machine = self.machines.get(group, self.topology)
                 self.entries[group, index] = data
                 effects = machine.apply(meta, data, HEADER_BYTES)
                 self.frontend.on_effects(group, effects)
@@ -169,6 +184,16 @@ class Loopback:
                 if index not in machine.live():
                     self.entries.pop((group, index), None)
         return bool(groups)
+
+    def _apply_elsewhere(self, meta: Meta, data: bytes, parts: tuple[bytes, ...]) -> None:
+        """What the other node does, and what this one makes of it."""
+        for effect in self.other_memory.apply(meta, data, HEADER_BYTES):
+            if isinstance(effect, Probed):
+                self.submit_elsewhere(
+                    MEMORY_GROUP + effect.origin, commands.answer(effect.question, effect.is_here)
+                )
+        replies = [Reply(ticket, 0) for ticket in commands.tickets(parts)]
+        self.frontend.on_effects(MEMORY_GROUP + OTHER_NODE, replies)
 
     def _drop_memory_queues(self, effects: Sequence[object]) -> None:
         for effect in effects:

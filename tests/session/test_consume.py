@@ -1,5 +1,9 @@
 """Consuming: deliveries, acknowledgements, windows, slow sockets and the end of consumers."""
 
+from typing import Any
+
+import pytest
+
 from node.broker import commands, topology_commands
 from node.wire import methods as m
 from tests.session.client import Client
@@ -190,6 +194,41 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
     assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")
     client.send(0, m.ConnectionCloseOk())
     assert client.is_closed
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "reason"),
+    [
+        ("x-priority", "high", "{unacceptable_type,longstr}"),
+        ("x-priority", True, "{unacceptable_type,bool}"),
+        ("x-consumer-timeout", "long", "{unacceptable_type,longstr}"),
+        ("x-consumer-timeout", -1, "{value_negative,-1}"),
+    ],
+)
+def test_wrong_argument_of_a_consumer_closes_the_channel(argument: str, value: Any, reason: str) -> None:
+    client = _ready(Loopback())
+    client.send(1, m.BasicConsume(queue="q", arguments={argument: value}))
+    (close,) = client.take_methods()
+    text = f"PRECONDITION_FAILED - invalid arg '{argument}' for queue 'q' in vhost '/': {reason}"
+    assert (close.reply_code, close.reply_text) == (406, text)
+
+
+def test_missing_queue_counts_before_a_wrong_argument() -> None:
+    """As in RabbitMQ, which looks at the arguments once it has the queue."""
+    client = _ready(Loopback())
+    client.send(1, m.BasicConsume(queue="none", arguments={"x-priority": "high"}))
+    assert [method.reply_code for method in client.take_methods()] == [404]
+
+
+def test_no_local_is_accepted_and_ignored() -> None:
+    """As in RabbitMQ."""
+    client = _ready(Loopback())
+    consume = m.BasicConsume(
+        queue="q", no_local=True, arguments={"x-priority": -5, "x-consumer-timeout": 1000}
+    )
+    client.call(consume, m.BasicConsumeOk)
+    client.publish("q", b"mine")
+    assert [item.body for item in client.take()] == [b"mine"]
 
 
 def test_exclusive_consumer_keeps_others_away() -> None:
