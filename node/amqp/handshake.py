@@ -48,7 +48,7 @@ class Options:
 
     Args:
         product, version: whose behaviour clients find here. Some choose theirs by it: kombu sends basic.qos with
-            `global` to RabbitMQ from 3.3 on, and to all others without, where Celery's countdowns would stall.
+            `global` to RabbitMQ 3.3 to 3.13 and to no other, and without it Celery's countdowns stall.
         cluster_name, platform, copyright, information: shown to clients as server properties too.
         frame_max: greatest frame in bytes, 0 for no limit.
         channel_max: channels of one connection, 0 for no limit.
@@ -59,7 +59,7 @@ class Options:
     """
 
     product: str = "RabbitMQ"
-    version: str = "4.1.0"
+    version: str = "3.13.7"
     cluster_name: str = "warren"
     platform: str = "Python"
     copyright: str = ""
