@@ -157,7 +157,8 @@ class ChannelSession:
 
     def notify(self, method: "Method") -> None:
         """What the client did not ask for. Who deletes a queue hears that it is done before hearing that its
-        consumers are gone: some clients leave at the second."""
+        consumers are gone: some clients leave at the second.
+        """
         if self._script is not None and type(self.method) is QueueDelete:
             self._notices.append(method)
         else:
