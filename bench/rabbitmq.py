@@ -1,4 +1,4 @@
-"""Debian's RabbitMQ as a cluster of three nodes on this machine, to be measured beside.
+"""Debian's RabbitMQ as a cluster of three nodes on this machine, to be measured beside; or as one, to be compared with.
 
 python -m bench.rabbitmq start|stop     (`python -m bench --against rabbitmq` does both by itself)
 
@@ -20,8 +20,6 @@ from typing import Self
 from bench.clusters import SCRATCH, ClusterError
 
 AMQP_PORT = 26440
-DIST_PORT = 26450
-EPMD_PORT = 26460
 NODES = 3
 USER = "rabbitmq"
 START_S_MAX = 120
@@ -31,15 +29,18 @@ FOLDER = SCRATCH / "warren-bench-rabbitmq"
 class RabbitMq:
     """Starts the nodes, joins them, ends them; the data goes with them."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, nodes: int = NODES, ports_from: int = AMQP_PORT) -> None:
+        """`ports_from`: first of the AMQP ports; those between nodes lie 10 above, that of epmd 20 above."""
         self.name = "rabbitmq"
-        self.hosts = [f"127.0.0.1:{AMQP_PORT + i}" for i in range(NODES)]
+        self.hosts = [f"127.0.0.1:{ports_from + i}" for i in range(nodes)]
         self._folder = folder
+        self._nodes = nodes
+        self._ports_from = ports_from
 
     def pids(self) -> list[int]:
         """The Erlang machine of each node."""
         found = []
-        for node in range(1, NODES + 1):
+        for node in range(1, self._nodes + 1):
             file = self._folder / f"n{node}" / "mnesia" / f"{_name(node)}.pid"
             found += [int(file.read_text())] if file.exists() else []
         return found
@@ -58,27 +59,27 @@ class RabbitMq:
         self.stop()
 
     def start(self) -> None:
-        """Start three nodes and join them."""
+        """Start the nodes and join them."""
         if shutil.which("rabbitmq-server") is None:
             raise ClusterError("RabbitMQ is not here: on Debian, apt-get install rabbitmq-server")
         shutil.rmtree(self._folder, ignore_errors=True)
-        for node in range(1, NODES + 1):
+        for node in range(1, self._nodes + 1):
             self._prepare(node)
         self._own()
-        for node in range(1, NODES + 1):
+        for node in range(1, self._nodes + 1):
             self._start(node)
             self._control(node, "await_startup", "--timeout", str(START_S_MAX))
-        for node in range(2, NODES + 1):
+        for node in range(2, self._nodes + 1):
             self._control(node, "stop_app")
             self._control(node, "join_cluster", _name(1))
             self._control(node, "start_app")
         self._control(1, "enable_feature_flag", "all")
-        for node in range(1, NODES + 1):
-            self._control(node, "await_online_nodes", str(NODES))
+        for node in range(1, self._nodes + 1):
+            self._control(node, "await_online_nodes", str(self._nodes))
 
     def stop(self) -> None:
         """End the nodes and their epmd."""
-        for node in range(NODES, 0, -1):
+        for node in range(self._nodes, 0, -1):
             if (self._folder / f"n{node}").exists():
                 self._control(node, "stop", must_succeed=False)
         if shutil.which("epmd"):
@@ -90,7 +91,7 @@ class RabbitMq:
         home = self._folder / f"n{node}"
         (home / "log").mkdir(parents=True)
         lines = [
-            f"listeners.tcp.1 = 127.0.0.1:{AMQP_PORT + node - 1}",
+            f"listeners.tcp.1 = 127.0.0.1:{self._ports_from + node - 1}",
             "loopback_users = none",
             "log.console = false",
         ]
@@ -113,10 +114,10 @@ class RabbitMq:
         return {
             **os.environ,
             "HOME": str(self._folder),
-            "ERL_EPMD_PORT": str(EPMD_PORT),
+            "ERL_EPMD_PORT": str(self._ports_from + 20),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": _name(node),
-            "RABBITMQ_DIST_PORT": str(DIST_PORT + node - 1),
+            "RABBITMQ_DIST_PORT": str(self._ports_from + 10 + node - 1),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
             "RABBITMQ_LOG_BASE": str(home / "log"),

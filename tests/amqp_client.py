@@ -190,11 +190,11 @@ class AmqpClient:
         """channel.close."""
         self.send(channel, ChannelClose(reply_code=200))
 
-    def confirm_select(self, channel: int) -> None:
+    def confirm_select(self, channel: int, *, no_wait: bool = False) -> None:
         """Ask for confirms; `publish` returns numbers from here on."""
         self._next_seq.setdefault(channel, 1)
         self._unconfirmed.setdefault(channel, {})
-        self.send(channel, ConfirmSelect())
+        self.send(channel, ConfirmSelect(no_wait=no_wait))
 
     def declare(self, channel: int, queue: str, arguments: Table | None = None, **flags: bool) -> None:
         """queue.declare; flags as in the method (durable, exclusive, auto_delete, passive, no_wait)."""

@@ -120,7 +120,7 @@ class QueueMachine(QueueBase):
         queue = self._queues.get(uid)
         if queue is None:
             return 0, 0
-        return queue.delayed_count, sum([letter.run[3] for _, letter in queue.letters])
+        return queue.delayed.count, sum([letter.run[3] for _, letter in queue.letters])
 
     def queue_uids(self) -> KeysView[int]:
         """Return the uids of all queues, a live view in no order; expired ones are not among them."""
@@ -285,8 +285,9 @@ class QueueMachine(QueueBase):
         queue.dirty_consumers[key] = None
         attempts = run[5] if queue.policy.counts_attempts else 0
         found = Slice(run[0], run[1], run[2], 1, first_id, run[4] > 0, attempts)
-        self._reply(meta, ticket, GetResult(found, queue.ready_count))
+        # What has expired behind it is at the head now, and is not counted.
         self._follow_up(queue)
+        self._reply(meta, ticket, GetResult(found, queue.ready_count))
 
     # --- consumers and sessions ---
 

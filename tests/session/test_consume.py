@@ -199,9 +199,9 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
 @pytest.mark.parametrize(
     ("argument", "value", "reason"),
     [
-        ("x-priority", "high", "{unacceptable_type,longstr}"),
-        ("x-priority", True, "{unacceptable_type,bool}"),
-        ("x-consumer-timeout", "long", "{unacceptable_type,longstr}"),
+        ("x-priority", "high", '"expected integer, got longstr"'),
+        ("x-priority", True, '"expected integer, got bool"'),
+        ("x-consumer-timeout", "long", '"expected integer, got longstr"'),
         ("x-consumer-timeout", -1, "{value_negative,-1}"),
     ],
 )

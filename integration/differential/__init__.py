@@ -1,0 +1,1 @@
+"""The same generated operations on RabbitMQ and on Warren, step by step, and what they answer compared."""

@@ -1,0 +1,119 @@
+"""python -m integration.differential --seeds 1-2000     (needs Debian's rabbitmq-server)"""
+
+import argparse
+import collections
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+from integration.differential.brokers import Missing, both
+from integration.differential.generator import sequence
+from integration.differential.lockstep import Difference, Lockstep
+from integration.differential.shrink import shrunk
+from integration.differential.steps import Step
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the workers found."""
+
+    done: int = 0
+    steps: int = 0
+    explained: collections.Counter[str] = field(default_factory=collections.Counter)
+    failed: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def play(lockstep: Lockstep, seed: int, tally: Tally, *, shrink: bool) -> None:
+    """Run one seed; print what differs."""
+    steps = sequence(seed)
+    result = lockstep.run(steps)
+    difference = result.difference
+    report = ""
+    if difference is not None and difference.row is None:
+        steps = steps[: difference.step + 1]
+        if shrink:
+            steps = shrunk(steps, lambda rest: _is_alike(lockstep.run(rest).difference, difference))
+            difference = lockstep.run(steps).difference or difference
+        report = "\n".join(
+            [f"seed {seed}, step {difference.step}:", *(f"  {step}" for step in steps), f"{difference}"]
+        )
+    with tally.lock:
+        tally.done += 1
+        tally.steps += result.steps_done
+        tally.explained.update(result.explained)
+        if difference is not None and difference.row is not None:
+            tally.explained[difference.row] += 1
+        if report:
+            tally.failed.append(seed)
+            print(report, flush=True)
+
+
+def _is_alike(found: Difference | None, wanted: Difference) -> bool:
+    """Whether a shorter sequence shows a difference of its own that no row explains."""
+    return found is not None and found.row is None and wanted.row is None
+
+
+def run(
+    seeds: list[int], jobs: int, rabbitmq: tuple[str, int], warren: list[tuple[str, int]], *, shrink: bool
+) -> Tally:
+    """All seeds, a few at a time, each worker against another node of Warren."""
+    tally, waiting = Tally(), queue.SimpleQueue[int]()
+    for seed in seeds:
+        waiting.put(seed)
+
+    def work(number: int) -> None:
+        lockstep = Lockstep(rabbitmq, warren[number % len(warren)])
+        try:
+            while True:
+                play(lockstep, waiting.get_nowait(), tally, shrink=shrink)
+        except queue.Empty:
+            return
+        finally:
+            lockstep.close()
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return tally
+
+
+def main() -> int:
+    """Start both brokers, run, and say how it went."""
+    parser = argparse.ArgumentParser(prog="python -m integration.differential", description=__doc__)
+    parser.add_argument("--seeds", default="1-2000", help="first-last, or one")
+    parser.add_argument("--jobs", type=int, default=6)
+    parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--rabbitmq", type=int, help="AMQP port of one that runs")
+    parser.add_argument("--warren", type=int, nargs="+", help="AMQP ports of one that runs")
+    asked = parser.parse_args()
+    first, _, last = asked.seeds.partition("-")
+    seeds = list(range(int(first), int(last or first) + 1))
+    started = time.monotonic()
+    if asked.rabbitmq and asked.warren:
+        hosts = ("127.0.0.1", asked.rabbitmq), [("127.0.0.1", port) for port in asked.warren]
+        tally = run(seeds, asked.jobs, *hosts, shrink=not asked.no_shrink)
+    else:
+        try:
+            with both() as hosts:
+                started = time.monotonic()
+                tally = run(seeds, asked.jobs, *hosts, shrink=not asked.no_shrink)
+        except Missing as error:
+            print(f"differential: {error}", file=sys.stderr)
+            return 2
+    took_s = time.monotonic() - started
+    for row, count in sorted(tally.explained.items()):
+        print(f"{count:6} x {row}")
+    print(
+        f"{tally.done} sequences, {tally.steps} steps in {took_s:.0f} s; "
+        f"{len(tally.failed)} differ unexplained: {sorted(tally.failed)}"
+    )
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
