@@ -139,7 +139,7 @@ def cancelled(consumer: Consumer) -> None:
     consumer.backlog.clear()
     channel = consumer.channel
     if channel.session.amqp.capabilities.get("consumer_cancel_notify"):
-        channel.send(methods.BasicCancel(consumer_tag=consumer.tag, no_wait=True))
+        channel.notify(methods.BasicCancel(consumer_tag=consumer.tag, no_wait=True))
 
 
 def forget(consumer: Consumer) -> None:

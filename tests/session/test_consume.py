@@ -257,6 +257,15 @@ def test_deleted_queue_cancels_consumers_that_can_be_told() -> None:
     assert untold.take() == []
 
 
+def test_who_deletes_a_queue_hears_of_it_before_its_consumers_are_cancelled() -> None:
+    """As on RabbitMQ: a client that leaves when its consumer is cancelled has had its answer."""
+    client = _ready(Loopback(), "consumer_cancel_notify")
+    client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
+    client.take()
+    client.send(1, m.QueueDelete(queue="q"))
+    assert client.take_methods() == [m.QueueDeleteOk(0), m.BasicCancel("t", no_wait=True)]
+
+
 def test_get_says_how_many_remain_and_when_there_are_none() -> None:
     client = _ready(Loopback())
     client.publish("q", b"1", b"2")
