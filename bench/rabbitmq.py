@@ -36,6 +36,7 @@ class RabbitMq:
         self._folder = folder
         self._nodes = nodes
         self._ports_from = ports_from
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def pids(self) -> list[int]:
         """The Erlang machine of each node."""
@@ -82,6 +83,9 @@ class RabbitMq:
         for node in range(self._nodes, 0, -1):
             if (self._folder / f"n{node}").exists():
                 self._control(node, "stop", must_succeed=False)
+        for process in self._started:
+            process.wait(START_S_MAX)
+        self._started.clear()
         if shutil.which("epmd"):
             # It ends by itself only when asked to, and only when no node is registered.
             subprocess.run(["epmd", "-kill"], env=self._environment(1), capture_output=True, check=False)
@@ -133,7 +137,7 @@ class RabbitMq:
 
     def _start(self, node: int) -> None:
         with (self._folder / f"n{node}.out").open("ab") as output:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 ["rabbitmq-server"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -142,6 +146,7 @@ class RabbitMq:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        self._started.append(process)
         # await_startup gives up at once while the node is not even registered.
         deadline = time.monotonic() + START_S_MAX
         while not self._control(node, "ping", must_succeed=False):
