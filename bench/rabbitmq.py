@@ -10,6 +10,7 @@ import argparse
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ AMQP_PORT = 26440
 NODES = 3
 USER = "rabbitmq"
 START_S_MAX = 120
+STOP_S_MAX = 30
 FOLDER = SCRATCH / "warren-bench-rabbitmq"
 
 
@@ -83,9 +85,8 @@ class RabbitMq:
         for node in range(self._nodes, 0, -1):
             if (self._folder / f"n{node}").exists():
                 self._control(node, "stop", must_succeed=False)
-        for process in self._started:
-            process.wait(START_S_MAX)
-        self._started.clear()
+        while self._started:
+            _end(self._started.pop())
         if shutil.which("epmd"):
             # It ends by itself only when asked to, and only when no node is registered.
             subprocess.run(["epmd", "-kill"], env=self._environment(1), capture_output=True, check=False)
@@ -170,6 +171,15 @@ class RabbitMq:
                 f"rabbitmqctl {' '.join(command)}: {(done.stderr or done.stdout).strip()[:300]}"
             )
         return done.returncode == 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a node that was told to stop; one that never came up has to be ended."""
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _name(node: int) -> str:
