@@ -12,7 +12,6 @@ from integration.differential.brokers import Missing, both
 from integration.differential.generator import sequence
 from integration.differential.lockstep import Difference, Lockstep
 from integration.differential.shrink import shrunk
-from integration.differential.steps import Step
 
 
 @dataclass(slots=True)
@@ -37,7 +36,9 @@ def play(lockstep: Lockstep, seed: int, tally: Tally, *, shrink: bool) -> None:
         if shrink:
             steps = shrunk(steps, lambda rest: _is_alike(lockstep.run(rest).difference, difference))
             difference = lockstep.run(steps).difference or difference
-        report = "\n".join([f"seed {seed}, step {difference.step}:", *(f"  {step}" for step in steps), f"{difference}"])
+        report = "\n".join(
+            [f"seed {seed}, step {difference.step}:", *(f"  {step}" for step in steps), f"{difference}"]
+        )
     with tally.lock:
         tally.done += 1
         tally.steps += result.steps_done
@@ -54,7 +55,9 @@ def _is_alike(found: Difference | None, wanted: Difference) -> bool:
     return found is not None and found.row is None and wanted.row is None
 
 
-def run(seeds: list[int], jobs: int, rabbitmq: tuple[str, int], warren: list[tuple[str, int]], *, shrink: bool) -> Tally:
+def run(
+    seeds: list[int], jobs: int, rabbitmq: tuple[str, int], warren: list[tuple[str, int]], *, shrink: bool
+) -> Tally:
     """All seeds, a few at a time, each worker against another node of Warren."""
     tally, waiting = Tally(), queue.SimpleQueue[int]()
     for seed in seeds:

@@ -19,7 +19,14 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "x-queue-type": ("classic",),
     "x-queue-version": (1, 2),
 }
-LIMITING = ("x-message-ttl", "x-max-length", "x-max-length-bytes", "x-overflow", "x-max-priority", "x-max-length")
+LIMITING = (
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-max-priority",
+    "x-max-length",
+)
 HEADER_NAMES = ("h1", "h2", "x-h3")
 HEADER_VALUES: tuple[Any, ...] = (1, "a", True, None, Short(1), 1.0)
 

@@ -172,7 +172,9 @@ class Generator:
         self._types.setdefault(name, kind)
         arguments: dict[str, Any] = {}
         if self._one_in(5):
-            arguments["alternate-exchange"] = self._chance.choice([*self._exchanges, f"{self._prefix}none", ""])
+            arguments["alternate-exchange"] = self._chance.choice(
+                [*self._exchanges, f"{self._prefix}none", ""]
+            )
         if self._theme == CREATING and self._one_in(12):
             arguments["alternate-exchange"] = self._chance.choice([7, True, None])
         return Step(
@@ -193,7 +195,11 @@ class Generator:
         key, arguments = bindings(self._chance, self._types.get(exchange, "direct"))
         return Step(
             QueueBind(
-                queue=self._queue(), exchange=exchange, routing_key=key, arguments=arguments, no_wait=self._one_in(15)
+                queue=self._queue(),
+                exchange=exchange,
+                routing_key=key,
+                arguments=arguments,
+                no_wait=self._one_in(15),
             )
         )
 
@@ -206,20 +212,27 @@ class Generator:
         source = self._exchange_name()
         key, arguments = bindings(self._chance, self._types.get(source, "direct"))
         return Step(
-            ExchangeBind(destination=self._exchange_name(), source=source, routing_key=key, arguments=arguments)
+            ExchangeBind(
+                destination=self._exchange_name(), source=source, routing_key=key, arguments=arguments
+            )
         )
 
     def _exchange_unbind(self) -> Step:
         source = self._exchange_name()
         key, arguments = bindings(self._chance, self._types.get(source, "direct"))
         return Step(
-            ExchangeUnbind(destination=self._exchange_name(), source=source, routing_key=key, arguments=arguments)
+            ExchangeUnbind(
+                destination=self._exchange_name(), source=source, routing_key=key, arguments=arguments
+            )
         )
 
     def _delete(self) -> Step:
         return Step(
             QueueDelete(
-                queue=self._queue(), if_unused=self._one_in(4), if_empty=self._one_in(4), no_wait=self._one_in(12)
+                queue=self._queue(),
+                if_unused=self._one_in(4),
+                if_empty=self._one_in(4),
+                no_wait=self._one_in(12),
             )
         )
 
@@ -255,7 +268,9 @@ class Generator:
             if self._one_in(5):
                 properties.priority = self._chance.choice((0, 1, 2, 5, 200))
             if self._one_in(6):
-                properties.expiration = self._chance.choice(("60000", "30", "30", "0", "soon", "-1", "1.5", ""))
+                properties.expiration = self._chance.choice(
+                    ("60000", "30", "30", "0", "soon", "-1", "1.5", "")
+                )
                 wait_ms = 120 if properties.expiration == "30" else 0
         if self._one_in(15):
             properties.user_id = self._chance.choice(("guest", "guest", "other"))

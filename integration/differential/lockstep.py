@@ -141,9 +141,7 @@ class Lockstep:
                 return outcomes[0], outcomes[1]
             self._read(events, 0.05, wait=True)
 
-    def _read(
-        self, events: _Events, timeout_s: float, *, wait: bool = False
-    ) -> bool:
+    def _read(self, events: _Events, timeout_s: float, *, wait: bool = False) -> bool:
         """Take what has come, of all connections; whether anything has."""
         sockets = {}
         for index, side in enumerate(self.sides):

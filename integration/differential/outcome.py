@@ -61,7 +61,9 @@ def _properties(event: Received, known: Callable[[str], str]) -> str:
     payload = b"\0\x3c\0\0" + len(event.body).to_bytes(8, "big") + event.properties
     _, properties = decode_header(payload)
     values = ((field.name, getattr(properties, field.name)) for field in fields(BasicProperties))
-    return "{" + ", ".join(f"{name}={_value(value, known)}" for name, value in values if value is not None) + "}"
+    return (
+        "{" + ", ".join(f"{name}={_value(value, known)}" for name, value in values if value is not None) + "}"
+    )
 
 
 def _value(value: Any, known: Callable[[str], str]) -> str:
