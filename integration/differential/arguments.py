@@ -46,6 +46,9 @@ def queue_arguments(
         if chance.random() < 0.6 or not made["x-dead-letter-exchange"]:
             others = [each for each in queues if each != queue]
             made["x-dead-letter-routing-key"] = chance.choice([*others, *others, queue, "a"])
+    if "x-max-priority" in made and {"x-max-length", "x-max-length-bytes"} & made.keys():
+        # Which message makes room is another one on purpose (docs/deviations.md).
+        del made["x-max-priority"]
     if wrong and chance.random() < 0.25:
         name = chance.choice([*RIGHT, "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-unheard-of"])
         made[name] = chance.choice(WRONG)

@@ -229,7 +229,7 @@ class Lockstep:
             self._late[index].append((number, event))
         elif isinstance(event, ChannelGone):
             name = waiting[index].pop((number, channel))
-            found[index][f"counts of {name}"] = [event.reply_text]
+            found[index][f"counts of {name}"] = [self.sides[index].known(event.reply_text)]
         elif isinstance(event, Replied) and isinstance(event.method, QueueDeclareOk):
             name = waiting[index].pop((number, channel))
             answer = event.method

@@ -20,8 +20,10 @@ from node.wire.methods import (
     ConfirmSelect,
     ConnectionClose,
     ExchangeDelete,
+    ExchangeDeleteOk,
     Method,
     QueueDelete,
+    QueueDeleteOk,
     TxCommitOk,
     TxRollbackOk,
     frame,
@@ -126,12 +128,14 @@ class Side:
         ]:
             self.open_channel(link, channel)
             link.client.send(channel, method)
-            link.client.close_channel(channel)
             channel += 1
         link.flush()
         while link.channels:
             for event in link.read():
                 self.note(link, event)
+                if isinstance(event, Replied) and isinstance(event.method, QueueDeleteOk | ExchangeDeleteOk):
+                    link.client.close_channel(event.channel)
+            link.flush()
             if link.is_lost or link.client.closed:
                 self.drop(0)
                 break

@@ -285,8 +285,9 @@ class QueueMachine(QueueBase):
         queue.dirty_consumers[key] = None
         attempts = run[5] if queue.policy.counts_attempts else 0
         found = Slice(run[0], run[1], run[2], 1, first_id, run[4] > 0, attempts)
-        self._reply(meta, ticket, GetResult(found, queue.ready_count))
+        # What has expired behind it is at the head now, and is not counted.
         self._follow_up(queue)
+        self._reply(meta, ticket, GetResult(found, queue.ready_count))
 
     # --- consumers and sessions ---
 

@@ -232,10 +232,12 @@ class TopologyMachine(TopologyState):
     ) -> None:
         host = self._vhost(vhost)
         _check_not_default(exchange)
-        target = host.queues.get(queue)
-        if target is not None:
+        binding = (False, queue, key, arguments)
+        node, target = host.exchanges.get(exchange), host.queues.get(queue)
+        if target is not None and node is not None and binding in node.outgoing:
+            # What is not bound is unbound already, whoever asks.
             _check_owner(target, Owner(meta.origin, session))
-        _unbind(host, exchange, (False, queue, key, arguments))
+        _unbind(host, exchange, binding)
 
     def _unbind_exchange(
         self, meta: Meta, vhost: str, destination: str, source: str, key: str, arguments: bytes

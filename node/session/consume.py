@@ -52,6 +52,8 @@ def consume(channel: "ChannelSession", method: methods.BasicConsume) -> Script:
     else:
         check_access(session, "read", "queue", name)
         record = yield from find_queue(channel, name)
+        if method.exclusive and record.arguments.get("x-single-active-consumer") is True:
+            raise refused(session, Refusal.EXCLUSIVE_USE, name)
         group, uid = record.group, record.uid
         priority = _checked(channel, method, name, "x-priority")
         timeout_ms = _checked(channel, method, name, "x-consumer-timeout")
@@ -167,7 +169,8 @@ def _checked(channel: "ChannelSession", method: methods.BasicConsume, name: str,
     """An argument of basic.consume, 0 where it is missing. Raises 406 where it is none of its type."""
     value = method.arguments.get(argument, 0)
     if not isinstance(value, int) or isinstance(value, bool):
-        reason = f"{{unacceptable_type,{type_name(value)}}}"
+        kind = type_name(value)
+        reason = f'"expected integer, got {kind}"' if argument == "x-priority" else f"{{unacceptable_type,{kind}}}"
     elif value < 0 and argument != "x-priority":
         reason = f"{{value_negative,{value}}}"
     else:

@@ -45,11 +45,11 @@ def exchange_declare(channel: "ChannelSession", method: methods.ExchangeDeclare)
     """exchange.declare, passive or not."""
     session = channel.session
     name = strip_name(method.exchange)
+    if not name:
+        raise AccessRefused("operation not permitted on the default exchange")
     if method.passive:
         yield from _exchange_exists(channel, name)
     else:
-        if not name:
-            raise AccessRefused("operation not permitted on the default exchange")
         check_access(session, "configure", "exchange", name)
         alternate = method.arguments.get("alternate-exchange")
         if isinstance(alternate, str):
@@ -107,7 +107,8 @@ def queue_declare(channel: "ChannelSession", method: methods.QueueDeclare) -> Sc
         yield from direct_reply.declare(channel, method, strip_name(method.queue))
         return
     if method.passive:
-        name = queue_name(channel, method.queue)
+        # Here an empty name is a name, not the queue declared last (so RabbitMQ, too).
+        name = strip_name(method.queue)
         check_may_see(session, "queue", name)
         # A queue that was deleted elsewhere may still be in this replica, and would then be given to its group anew.
         yield from current(channel, METADATA_GROUP)
