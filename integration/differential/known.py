@@ -19,6 +19,7 @@ class Known:
 Rule = Callable[[Step, str, str], bool]
 """Whether a difference is this one, from the step and all that the two brokers said."""
 
+
 def _both_say(words: str) -> Rule:
     return lambda _, rabbitmq, warren: words in rabbitmq and words in warren
 
@@ -48,6 +49,7 @@ RULES: list[tuple[Rule, Known]] = [
 def explain(step: Step, rabbitmq: Outcome, warren: Outcome) -> Known | None:
     """Which known difference this is; None if it is none."""
     said = [
-        " ".join(line for place in sorted(outcome) for line in outcome[place]) for outcome in (rabbitmq, warren)
+        " ".join(line for place in sorted(outcome) for line in outcome[place])
+        for outcome in (rabbitmq, warren)
     ]
     return next((known for rule, known in RULES if rule(step, *said)), None)

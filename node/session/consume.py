@@ -170,7 +170,9 @@ def _checked(channel: "ChannelSession", method: methods.BasicConsume, name: str,
     value = method.arguments.get(argument, 0)
     if not isinstance(value, int) or isinstance(value, bool):
         kind = type_name(value)
-        reason = f'"expected integer, got {kind}"' if argument == "x-priority" else f"{{unacceptable_type,{kind}}}"
+        reason = (
+            f'"expected integer, got {kind}"' if argument == "x-priority" else f"{{unacceptable_type,{kind}}}"
+        )
     elif value < 0 and argument != "x-priority":
         reason = f"{{value_negative,{value}}}"
     else:

@@ -199,8 +199,8 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
 @pytest.mark.parametrize(
     ("argument", "value", "reason"),
     [
-        ("x-priority", "high", "{unacceptable_type,longstr}"),
-        ("x-priority", True, "{unacceptable_type,bool}"),
+        ("x-priority", "high", '"expected integer, got longstr"'),
+        ("x-priority", True, '"expected integer, got bool"'),
         ("x-consumer-timeout", "long", "{unacceptable_type,longstr}"),
         ("x-consumer-timeout", -1, "{value_negative,-1}"),
     ],
@@ -255,6 +255,14 @@ def test_deleted_queue_cancels_consumers_that_can_be_told() -> None:
     _watch(broker).call(m.QueueDelete(queue="q"), m.QueueDeleteOk, channel=9)
     assert [m.BasicCancel("t", no_wait=True)] == told.take_methods()
     assert untold.take() == []
+
+
+def test_queue_with_single_active_consumer_refuses_an_exclusive_one() -> None:
+    client = _ready(Loopback())
+    single = {"x-single-active-consumer": True}
+    client.call(m.QueueDeclare(queue="s", arguments=single), m.QueueDeclareOk)
+    close = client.call(m.BasicConsume(queue="s", exclusive=True), m.ChannelClose)
+    assert close.reply_text == "ACCESS_REFUSED - queue 's' in vhost '/' in exclusive use"
 
 
 def test_get_says_how_many_remain_and_when_there_are_none() -> None:
