@@ -331,6 +331,7 @@ def test_unknown_vhost_is_530() -> None:
     client = Loopback().connect().login(vhost="none")
     close = client.take_methods()[-1]
     assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - vhost none not found")
+    assert (close.failed_class_id, close.failed_method_id) == (10, 40), "connection.open"
 
 
 def test_stopping_node_says_goodbye() -> None:
