@@ -3,7 +3,7 @@
 import pytest
 
 from node.broker import commands
-from node.broker.effects import GetResult, Refused
+from node.broker.effects import GetResult, Refused, Reply
 from node.broker.queue_state import Reason
 from tests.broker.queue_driver import (
     TICKET,
@@ -78,6 +78,19 @@ def test_only_heads_expire(driver: Driver) -> None:
     assert ready(driver) == 3
     assert records_of(driver.attach(1, prefetch=2), 1) == [(2, 0), (4, 0)]
     assert letters(driver) == [(1, Reason.EXPIRED, 3, 1)]
+
+
+def test_get_does_not_count_what_expired_behind_its_message(driver: Driver) -> None:
+    """RabbitMQ drops what has expired at the head before it tells the number that is left."""
+    driver.queue()
+    driver.run(enqueue([7], 1))
+    driver.run(enqueue_with([7], 1, ttl_ms=10))
+    driver.run(enqueue([7], 1))
+    driver.wait(50)
+    (reply,) = driver.run(commands.get(TICKET, 1, 50, 7))
+    assert isinstance(reply, Reply)
+    assert isinstance(reply.value, GetResult)
+    assert reply.value.remaining == 1
 
 
 def test_ttl_of_zero_reaches_only_a_consumer_that_waits(driver: Driver) -> None:
