@@ -25,7 +25,9 @@ def test_every_page_has_one_example() -> None:
     assert counts == {page.stem: int(page.stem != "README") for page in PAGES}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem
+)
 def test_example_runs(cluster: Cluster, page: Path) -> None:
     """With the address of a node for `localhost`: the next page's example talks to the next node."""
     nodes = cluster.nodes

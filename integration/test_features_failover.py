@@ -6,171 +6,30 @@ looks, through another node. So all features share the kills, and one that is hu
 """
 
 import calendar
-import functools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pika
 import pika.exceptions
 import pytest
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from integration.harness import Cluster, Node, temporary_directory, wait_for
+from integration.harness import Cluster, temporary_directory, wait_for
+from integration.scene import (
+    ANSWER_S_MAX,
+    SHARDS,
+    Consumer,
+    Scene,
+    Steps,
+    across_leaders,
+    declare,
+    drain,
+    send,
+    take_when_there,
+    wait_until,
+)
 
-SHARDS = 2
 WAIT_MS = 8000
 """Times to live, delays and timeouts: they begin before the kills and end after the first of them."""
-ANSWER_S_MAX = 30.0
-
-Steps = Iterator[None]
-Prepare = Callable[["Scene"], Steps]
-
-_PREPARED: dict[str, Prepare] = {}
-
-
-def across_leaders(steps: Prepare) -> Callable[["Scene"], None]:
-    """Make a test of a generator: up to its `yield` before the kills, the rest after them."""
-    _PREPARED[steps.__name__] = steps
-
-    @functools.wraps(steps)
-    def test(scene: "Scene") -> None:
-        scene.go_on(steps.__name__)
-
-    return test
-
-
-class Scene:
-    """A cluster in which leaders die, and the clients of all tests.
-
-    Attributes:
-        first: a channel to the node that dies first.
-        kept: a connection to a node that lives on.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.victims: list[Node] = []
-        leaders = [cluster.wait_leader(group) for group in range(1, SHARDS + 1)]
-        survivor = next(node for node in cluster.nodes if node not in leaders)
-        self.kept = connect(survivor)
-        self._dying = connect(leaders[0])
-        self.first = confirming(self._dying)
-        self._looking: BlockingConnection | None = None
-        self._steps = {name: prepare(self) for name, prepare in _PREPARED.items()}
-
-    def run(self) -> None:
-        """Prepare all tests, then kill the leader of each shard that has not been killed yet."""
-        for steps in self._steps.values():
-            next(steps)
-        for group in range(1, SHARDS + 1):
-            leader = self.cluster.wait_leader(group)
-            if leader not in self.victims or not self.victims:
-                self._kill(leader)
-        self._looking = connect(self.victims[-1])
-
-    def _kill(self, node: Node) -> None:
-        node.kill()
-        self.victims.append(node)
-        for group in range(1, SHARDS + 1):
-            self.cluster.wait_leader(group)
-        self.cluster.restart(node)
-
-    def go_on(self, name: str) -> None:
-        """What a test does after the kills."""
-        assert next(self._steps[name], self) is self, "a test has one yield"
-
-    def look(self) -> BlockingChannel:
-        """A channel to a node that was killed and is back."""
-        assert self._looking is not None
-        return confirming(self._looking)
-
-    def ready(self, queue: str) -> int | None:
-        """Ready messages of a queue as another node sees them; None: it is not there."""
-        found = [each for each in self.victims[-1].status()["queues"] if each["name"] == queue]
-        return int(found[0]["ready"]) if found else None
-
-    def close(self) -> None:
-        """End what is left of the clients."""
-        for connection in (self.kept, self._looking):
-            if connection is not None and connection.is_open:
-                connection.close()
-
-
-class Consumer:
-    """A consumer and what it got: (body, when, properties, redelivered)."""
-
-    def __init__(self, connection: BlockingConnection, queue: str, **options: Any) -> None:
-        self.channel = connection.channel()
-        self.bodies: list[bytes] = []
-        self.got: list[tuple[float, Any, Any]] = []
-        self.cancelled_s = 0.0
-        self._connection = connection
-        prefetch = options.pop("prefetch", 0)
-        if prefetch:
-            self.channel.basic_qos(prefetch_count=prefetch)
-        self.channel.add_on_cancel_callback(self._on_cancel)
-        self.tag = self.channel.basic_consume(queue, self._on_message, **options)
-
-    def _on_message(self, _channel: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
-        self.bodies.append(body)
-        self.got.append((time.time(), method, properties))
-
-    def _on_cancel(self, _method: Any) -> None:
-        self.cancelled_s = time.time()
-
-    def wait(self, count: int) -> list[bytes]:
-        """The bodies, once there are so many."""
-        wait_until(self._connection, lambda: len(self.bodies) >= count)
-        return self.bodies
-
-
-def connect(node: Node) -> BlockingConnection:
-    return pika.BlockingConnection(pika.URLParameters(node.url))
-
-
-def confirming(connection: BlockingConnection) -> BlockingChannel:
-    channel = connection.channel()
-    channel.confirm_delivery()
-    return channel
-
-
-def wait_until(connection: BlockingConnection, condition: Callable[[], bool]) -> None:
-    """Read until the condition holds, or too long."""
-    deadline = time.monotonic() + ANSWER_S_MAX
-    while not condition() and time.monotonic() < deadline:
-        connection.process_data_events(0.05)
-
-
-def declare(channel: BlockingChannel, queue: str, **arguments: object) -> None:
-    """Declare a durable queue; `max_length=3` means the argument `x-max-length`."""
-    named = {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
-    channel.queue_declare(queue, durable=True, arguments=named)
-
-
-def send(channel: BlockingChannel, queue: str, *bodies: str, **properties: Any) -> None:
-    for body in bodies:
-        channel.basic_publish("", queue, body.encode(), pika.BasicProperties(**properties))
-
-
-def drain(channel: BlockingChannel, queue: str) -> list[str]:
-    """Take all that is ready."""
-    bodies = []
-    while (found := channel.basic_get(queue, auto_ack=True))[0]:
-        bodies.append(found[2].decode())
-    return bodies
-
-
-def take_when_there(channel: BlockingChannel, queue: str) -> tuple[float, Any, Any, str]:
-    """Wait for one message and take it; returns (when, method, properties, body)."""
-    found = wait_for(lambda: _taken(channel.basic_get(queue, auto_ack=True)), ANSWER_S_MAX)
-    assert found, f"nothing comes to {queue}"
-    method, properties, body = found
-    return time.time(), method, properties, body.decode()
-
-
-def _taken(found: tuple[Any, Any, Any]) -> tuple[Any, Any, Any] | None:
-    return found if found[0] else None
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +99,32 @@ def test_transaction_is_done_or_not(scene: Scene) -> Steps:
     assert scene.ready("tx") == 1
     open_still.tx_commit()
     assert drain(scene.look(), "tx") == ["committed", "committed later"]
+
+
+@across_leaders
+def test_mandatory_message_comes_back(scene: Scene) -> Steps:
+    """Where the binding is deleted on one node, publishes through another go nowhere."""
+    channel = scene.first
+    channel.exchange_declare("mandatory", durable=True)
+    declare(channel, "mandatory")
+    channel.queue_bind("mandatory", "mandatory", "key")
+    channel.queue_unbind("mandatory", "mandatory", "key")
+    yield
+    with pytest.raises(pika.exceptions.UnroutableError):
+        scene.look().basic_publish("mandatory", "key", b"x", mandatory=True)
+
+
+@across_leaders
+def test_user_id_is_checked(scene: Scene) -> Steps:
+    """A true one is delivered, a false one refused."""
+    declare(scene.first, "user")
+    send(scene.first, "user", "mine", user_id="guest")
+    yield
+    channel = scene.look()
+    assert take_when_there(channel, "user")[2].user_id == "guest"
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker) as raised:
+        send(channel, "user", "false", user_id="somebody")
+    assert raised.value.reply_code == 406
 
 
 # --- routing ---
@@ -379,6 +264,21 @@ def test_dead_letter_that_no_queue_takes_waits(scene: Scene) -> Steps:
 
 
 @across_leaders
+def test_cycle_of_dead_letters_ends(scene: Scene) -> Steps:
+    """A message that expires in both queues of a circle is dropped when it has been round."""
+    for here, there in (("cycle.a", "cycle.b"), ("cycle.b", "cycle.a")):
+        dead = {"dead_letter_exchange": "", "dead_letter_routing_key": there}
+        declare(scene.first, here, message_ttl=WAIT_MS if here == "cycle.a" else 100, **dead)
+    published = time.time()
+    send(scene.first, "cycle.a", "x")
+    yield
+    assert wait_for(lambda: scene.ready("cycle.a") == 0, ANSWER_S_MAX)
+    assert time.time() >= published + WAIT_MS / 1000
+    assert wait_for(lambda: scene.ready("cycle.b") == 0, ANSWER_S_MAX)
+    assert scene.ready("cycle.a") == 0
+
+
+@across_leaders
 def test_priorities_stay(scene: Scene) -> Steps:
     """Higher ones first, in order within each, whether published before or after."""
     declare(scene.first, "priority", max_priority=9)
@@ -465,6 +365,26 @@ def test_unacked_messages_of_a_dead_node_come_again(scene: Scene) -> Steps:
     kept.basic_ack(method.delivery_tag)
     kept.close()
     assert drain(channel, "unacked") == []
+
+
+@across_leaders
+def test_prefetch_counts_on(scene: Scene) -> Steps:
+    """What was delivered before fills the prefetch after, of a consumer and of a channel, until it is acked."""
+    readers: dict[str, Consumer] = {}
+    for name, is_global in (("prefetch", False), ("prefetch.channel", True)):
+        declare(scene.first, name)
+        reader = Consumer(scene.kept, name, prefetch=2, global_qos=is_global)
+        send(scene.first, name, "1", "2", "3")
+        assert reader.wait(2) == [b"1", b"2"]
+        readers[name] = reader
+    yield
+    for name, reader in readers.items():
+        scene.kept.process_data_events(0.1)
+        assert reader.bodies == [b"1", b"2"]
+        reader.channel.basic_ack(1)
+        assert reader.wait(3) == [b"1", b"2", b"3"]
+        reader.channel.close()
+        assert drain(scene.look(), name) == ["2", "3"]
 
 
 @across_leaders
