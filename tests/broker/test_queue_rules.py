@@ -383,6 +383,17 @@ def test_dedup_id_is_taken_once_and_confirmed_twice(driver: Driver) -> None:
     assert driver.machine.state_bytes() == driver.machines[2].state_bytes()
 
 
+def test_refused_message_may_be_sent_again_with_its_id(driver: Driver) -> None:
+    """A nack says that the queue does not have it, so its id is not known, nor that of its double in one command."""
+    driver.queue(config=config(x_max_length=2, x_overflow="reject-publish"))
+    names = (b"a", b"b", b"a", b"c", b"c")
+    assert replies(driver.run(enqueue_with([7], 5, dedup_ids=names))) == [Refused(((3, 4),))]
+    driver.run(commands.purge(0, 7))
+    assert replies(driver.run(enqueue_with([7], 2, dedup_ids=(b"a", b"c")))) == [0]
+    assert ready(driver) == 1
+    assert driver.machine.state_bytes() == driver.machines[2].state_bytes()
+
+
 def test_dedup_window_forgets_the_oldest(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is bounded, and its rows with it."""
     monkeypatch.setattr("node.broker.dedup.IDS_MAX", 300)
