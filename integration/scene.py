@@ -15,16 +15,28 @@ from integration.harness import Cluster, Node, wait_for
 SHARDS = 2
 """More than one, so that dead letters go from one to another."""
 ANSWER_S_MAX = 30.0
+WAIT_MS = 8000
+"""Times to live, delays and timeouts: they begin before the first kill, and end after it."""
 
 Steps = Iterator[None]
 Prepare = Callable[["Scene"], Steps]
 
 _PREPARED: dict[str, Prepare] = {}
+_TIMED: dict[str, Prepare] = {}
 
 
 def across_leaders(steps: Prepare) -> Callable[["Scene"], None]:
     """Make a test of a generator: up to its `yield` before the kills, the rest after them."""
-    _PREPARED[steps.__name__] = steps
+    return _test_of(steps, _PREPARED)
+
+
+def timed_across_leaders(steps: Prepare) -> Callable[["Scene"], None]:
+    """As `across_leaders`, for what lasts `WAIT_MS`: prepared last, right before the first kill."""
+    return _test_of(steps, _TIMED)
+
+
+def _test_of(steps: Prepare, kept: dict[str, Prepare]) -> Callable[["Scene"], None]:
+    kept[steps.__name__] = steps
 
     @functools.wraps(steps)
     def test(scene: "Scene") -> None:
@@ -53,20 +65,25 @@ class Scene:
         self._dying = connect(self._leaders[0])
         self.first = confirming(self._dying)
         self._looking: BlockingConnection | None = None
-        self._steps = {name: prepare(self) for name, prepare in _PREPARED.items()}
+        self._steps = {name: prepare(self) for name, prepare in (_PREPARED | _TIMED).items()}
 
     def run(self) -> None:
         """Prepare all tests, then kill each node that leads a shard, and start it again."""
-        for steps in self._steps.values():
+        started = 0.0
+        for name, steps in self._steps.items():
+            if name in _TIMED:
+                started = started or time.monotonic()
             next(steps)
         for leader in self._leaders:
-            self._kill(leader)
+            leader.kill()
+            in_time = len(self.victims) > 0 or time.monotonic() - started < WAIT_MS / 1000
+            assert in_time, "what should last across the kill was over before it"
+            self._bring_back(leader)
         with contextlib.suppress(pika.exceptions.AMQPError):
             self._dying.process_data_events(0)
         self._looking = connect(self.victims[-1])
 
-    def _kill(self, node: Node) -> None:
-        node.kill()
+    def _bring_back(self, node: Node) -> None:
         self.victims.append(node)
         for group in range(1, SHARDS + 1):
             self.cluster.wait_leader(group)

@@ -17,6 +17,7 @@ from integration.harness import Cluster, temporary_directory, wait_for
 from integration.scene import (
     ANSWER_S_MAX,
     SHARDS,
+    WAIT_MS,
     Consumer,
     Scene,
     Steps,
@@ -25,11 +26,9 @@ from integration.scene import (
     drain,
     send,
     take_when_there,
+    timed_across_leaders,
     wait_until,
 )
-
-WAIT_MS = 8000
-"""Times to live, delays and timeouts: they begin before the kills and end after the first of them."""
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,7 @@ def test_alternate_exchange_takes_what_goes_nowhere(scene: Scene) -> Steps:
 # --- what becomes of messages ---
 
 
-@across_leaders
+@timed_across_leaders
 def test_message_ttl_runs_on(scene: Scene) -> Steps:
     """Messages expire at their time, neither earlier nor later, and each is dead-lettered once."""
     declare(
@@ -188,7 +187,7 @@ def test_message_ttl_runs_on(scene: Scene) -> Steps:
     assert (drain(channel, "ttl"), drain(channel, "ttl.dead")) == ([], [])
 
 
-@across_leaders
+@timed_across_leaders
 def test_expiration_runs_on(scene: Scene) -> Steps:
     """A message's own time to live."""
     declare(scene.first, "expiration")
@@ -201,7 +200,7 @@ def test_expiration_runs_on(scene: Scene) -> Steps:
     assert drain(scene.look(), "expiration") == ["long"]
 
 
-@across_leaders
+@timed_across_leaders
 def test_unused_queue_expires(scene: Scene) -> Steps:
     """At its time and not before."""
     declare(scene.first, "expires", expires=WAIT_MS)
@@ -263,7 +262,7 @@ def test_dead_letter_that_no_queue_takes_waits(scene: Scene) -> Steps:
     assert drain(channel, "waits.dead") == []
 
 
-@across_leaders
+@timed_across_leaders
 def test_cycle_of_dead_letters_ends(scene: Scene) -> Steps:
     """A message that expires in both queues of a circle is dropped when it has been round."""
     for here, there in (("cycle.a", "cycle.b"), ("cycle.b", "cycle.a")):
@@ -291,7 +290,7 @@ def test_priorities_stay(scene: Scene) -> Steps:
     assert drain(channel, "priority") == expected
 
 
-@across_leaders
+@timed_across_leaders
 def test_delayed_messages_come_at_their_time(scene: Scene) -> Steps:
     """Each once, and none early: x-delay and x-deliver-at."""
     declare(scene.first, "delay")
@@ -330,7 +329,7 @@ def test_delivery_limit_counts_on(scene: Scene) -> Steps:
     assert drain(channel, "limit") == []
 
 
-@across_leaders
+@timed_across_leaders
 def test_delayed_retry_waits_on(scene: Scene) -> Steps:
     """What failed comes again at its time, marked redelivered."""
     declare(scene.first, "retry", delayed_retry_type="all", delayed_retry_min=WAIT_MS)
@@ -430,7 +429,7 @@ def test_exclusive_consumer_stays_alone(scene: Scene) -> Steps:
     alone.channel.close()
 
 
-@across_leaders
+@timed_across_leaders
 def test_consumer_timeout_runs_on(scene: Scene) -> Steps:
     """At its time the consumer is cancelled, and another one gets its message."""
     declare(scene.first, "timeout", consumer_timeout=WAIT_MS)
@@ -463,7 +462,7 @@ def test_direct_reply_finds_its_requester(scene: Scene) -> Steps:
 
 
 # Last, so that the letters are under way when the leader dies.
-@across_leaders
+@timed_across_leaders
 def test_dead_letters_come_once(scene: Scene) -> Steps:
     """Rejected right before the leader dies: all are there, each once, in their order."""
     dead = {"dead_letter_exchange": "", "dead_letter_routing_key": "rejected.dead"}
