@@ -8,7 +8,7 @@ turn that carries the write.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.balance import Balance, Peer
 from cluster.envelope import Envelope, Expect
@@ -32,6 +32,18 @@ PAUSE_MS_MAX = 1_000
 """Turns and ticks further apart than this mean that this node stood still: others' silence proves nothing."""
 TICK_DUTIES = 10
 """Leaders look after ended origins and misplaced leadership once in so many ticks."""
+
+
+class Stream(Protocol):
+    """How far the commands of this node into a group have come."""
+
+    epoch: int
+    submitted: int
+    applied: int
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether some are on their way, and do not wait for others or for a tick."""
 
 
 @dataclass(slots=True)
@@ -127,7 +139,7 @@ class Host:
         self._gone_proposed: dict[tuple[int, int], tuple[int, int]] = {}
         epoch = options.boot << EPOCH_SHIFT
         memory = GroupId(MEMORY_GROUP + options.node)
-        self.memory = MemoryGroup(machines[memory], OriginStream(options.node, memory, epoch))
+        self.memory = MemoryGroup(machines[memory], options.node, epoch)
         for node in self.peers:
             group = MEMORY_GROUP + node
             self.links[group] = MemoryLink(OriginStream(options.node, group, epoch))
@@ -163,14 +175,11 @@ class Host:
         else:
             self.links[group].submit(parts)
 
-    def _stream_owner(self, group: int) -> Group | MemoryGroup | MemoryLink:
-        if group < MEMORY_GROUP:
-            return self.groups[group]
-        return self.memory if group == self.memory.id else self.links[group]
-
-    def stream(self, group: int) -> OriginStream:
+    def stream(self, group: int) -> Stream:
         """This node's stream into any group, for reading."""
-        return self._stream_owner(group).stream
+        if group < MEMORY_GROUP:
+            return self.groups[group].stream
+        return self.memory if group == self.memory.id else self.links[group].stream
 
     def barrier(self, group: int, ticket: int) -> None:
         """`Turn.passed` will hold the ticket once this replica of the group is current."""
@@ -195,12 +204,12 @@ class Host:
             self._send(group, group.tick())
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
+        self.memory.hurry()
         # In step with the heartbeats of this node, so that in a calm cluster one envelope has both.
         is_beat = self._ticks % self.options.heartbeat_ticks == 0
         for node, peer in self.peers.items():
             if (is_beat and node in self._later) or now_ms - peer.told_ms >= PING_MS:
                 self._envelope(node)
-        self.memory.hurry()
         for link in self.links.values():
             if link.overdue(now_ms):
                 for batch in link.resend(now_ms):
@@ -212,6 +221,8 @@ class Host:
             self._transfers.drop_stalled(self.now_ms)
 
     def _set_clock(self, now_ms: int) -> None:
+        if now_ms == self.now_ms:
+            return
         if now_ms - self.now_ms > PAUSE_MS_MAX:
             # Whatever runs first after the pause, a turn or a tick, must not take it for the others' silence.
             for peer in self.peers.values():
@@ -346,7 +357,7 @@ class Host:
                 group.collect(turn.number, self.now_ms, outcome)
                 self._dispatch(group, outcome)
         if self.memory.dirty:
-            effects, expects = self.memory.collect(turn.number, self.now_ms)
+            effects, expects = self.memory.collect(self.now_ms)
             self._emit(self.memory.id, effects)
             for node, expect in expects:
                 self._envelope(node).expects.append(expect)

@@ -4,68 +4,108 @@ The owner applies what comes at once. Other nodes send it their streams as they 
 answers with the next number it wants, which also says what is done.
 """
 
+from collections import deque
 from typing import Any
 
 from cluster.envelope import Batch, Expect
 from cluster.machine import Meta, StateMachine
-from cluster.origin import HEADER, Origins, OriginStream
+from cluster.origin import BATCH_BYTES_MAX, HEADER, Origins, OriginStream
 from cluster.types import MEMORY_GROUP
 
 RESEND_MS = 1_000
+TURN_BYTES_MAX = 8 * 1024 * 1024
+"""Commands of this node that are carried out in one turn; one more batch always is."""
 
 
 class MemoryGroup:
-    """The memory group of this node."""
+    """The memory group of this node.
 
-    def __init__(self, machine: StateMachine, stream: OriginStream) -> None:
-        """`stream` is this node's own stream into it."""
-        self.id = stream.group
-        self.node = stream.node
+    What the node's own sessions submit cannot get lost on the way, so it needs no numbers: it is gathered to batches as
+    an `OriginStream` does, and applied.
+
+    Attributes:
+        epoch: of this node's commands; it never ends before the process.
+        submitted, applied: how many of this node's commands were.
+        dirty: there is something to do in a turn.
+        entries: data of the entries that are needed, by index.
+    """
+
+    def __init__(self, machine: StateMachine, node: int, epoch: int) -> None:
+        self.id = MEMORY_GROUP + node
+        self.node = node
+        self.epoch = epoch
+        self.submitted = self.applied = 0
         self.machine = machine
-        self.stream = stream
         self.dirty = False
         self.entries: dict[int, bytes] = {}
         self._origins = Origins()
         self._index = 0
         self._heard: list[int] = []  # nodes to be told how far their streams have come
+        self._batches: deque[tuple[int, bytes]] = deque()  # commands submitted up to its end, data
+        self._parts: list[bytes] = []  # of the batch that is gathered
+        self._bytes = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the next turn applies what was gathered."""
+        return self.dirty
 
     def submit(self, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
-        """One command of this node; see `OriginStream.submit`."""
-        self.stream.submit(parts, is_patient=is_patient)
-        self.dirty = self.dirty or self.stream.can_form
+        """One command of this node; `is_patient` as for `Group.submit`."""
+        size = 0
+        for part in parts:
+            size += len(part)
+        if self._bytes + size > BATCH_BYTES_MAX:
+            self._close()
+        self._parts += parts
+        self._bytes += size
+        self.submitted += 1
+        if not is_patient:
+            self.dirty = True
+
+    def _close(self) -> None:
+        if self._parts:
+            self._batches.append((self.submitted, b"".join(self._parts)))
+            self._parts, self._bytes = [], 0
 
     def hurry(self) -> None:
-        """What nobody waited for has waited long enough, or somebody does now."""
-        self.stream.hurry()
-        self.dirty = self.dirty or self.stream.can_form
+        """What was patient has waited long enough, or somebody waits for it now."""
+        if self._parts:
+            self.dirty = True
 
     def receive_batch(self, node: int, data: bytes, ts: int) -> list[Any]:
         """A batch of another node's stream; returns effects."""
         sender, epoch, seq = HEADER.unpack_from(data)
-        effects = self._apply(node, epoch, seq, data, ts) if sender == node else []
+        effects: list[Any] = []
+        if sender == node and self._origins.accepts(node, epoch, seq):
+            self._origins.advance(node, epoch, seq)
+            effects = self._apply(node, data, HEADER.size, ts)
         if node not in self._heard:
             self._heard.append(node)
         self.dirty = True
         return effects
 
-    def collect(self, turn: int, ts: int) -> tuple[list[Any], list[tuple[int, Expect]]]:
+    def collect(self, ts: int) -> tuple[list[Any], list[tuple[int, Expect]]]:
         """This turn's effects, and what to tell other nodes."""
+        self._close()
         effects: list[Any] = []
-        for batch in self.stream.form(turn):
-            effects += self._apply(self.node, self.stream.epoch, batch.seq, batch.data, ts)
-            self.stream.accept_applied(batch.seq)
-        # A turn forms a bounded number of bytes; nothing from outside would make the rest go on.
-        self.dirty = self.stream.can_form
+        size = 0
+        while self._batches and size < TURN_BYTES_MAX:
+            upto, data = self._batches.popleft()
+            size += len(data)
+            effects += self._apply(self.node, data, 0, ts)
+            self.applied = upto
+        # A turn has a bounded number of bytes; nothing from outside would make the rest go on.
+        self.dirty = bool(self._batches)
+        if not self._heard:
+            return effects, []
         expects = [(node, Expect(self.id, 0, *self._origins.get(node))) for node in self._heard]
         self._heard.clear()
         return effects, expects
 
-    def _apply(self, node: int, epoch: int, seq: int, data: bytes, ts: int) -> list[Any]:
-        if not self._origins.accepts(node, epoch, seq):
-            return []
-        self._origins.advance(node, epoch, seq)
+    def _apply(self, node: int, data: bytes, offset: int, ts: int) -> list[Any]:
         self._index += 1
-        effects = self.machine.apply(Meta(self._index, ts, node), data, HEADER.size)
+        effects = self.machine.apply(Meta(self._index, ts, node), data, offset)
         if self._index in self.machine.live():
             self.entries[self._index] = data
         return effects

@@ -70,6 +70,11 @@ class OriginStream:
         return bool(self._ends)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether commands are under way that need nothing more to be applied, or will be when there is a leader."""
+        return bool(self.pending) or self._is_urgent
+
+    @property
     def can_form(self) -> bool:
         """Whether `form` would make batches now."""
         if not self._turns_under_way:

@@ -238,10 +238,9 @@ class NodeCore:
         if 0 < self._memory_machine.due_ts <= now_ms:
             self.host.submit(self.host.memory.id, commands.tick())
         for gid, machine in self.shards.items():
-            if 0 < machine.due_ts <= now_ms and self.host.groups[gid].leads:
-                stream = self.host.stream(gid)
-                if stream.applied == stream.submitted:
-                    self.host.submit(gid, commands.tick())
+            is_due = 0 < machine.due_ts <= now_ms and self.host.groups[gid].leads
+            if is_due and not self.host.stream(gid).is_busy:
+                self.host.submit(gid, commands.tick())
 
     def _see_to(self, group: int, duties: Duties) -> None:
         self._leave(group, duties.expired)
@@ -249,8 +248,7 @@ class NodeCore:
             self.frontend.letters.forward(group, duties.lettered)
         else:
             self.frontend.letters.leave(group)
-        stream = self.host.stream(group)
-        if duties.unfinished and stream.applied == stream.submitted:
+        if duties.unfinished and not self.host.stream(group).is_busy:
             self.host.submit(group, commands.tick())
 
     def _leave(self, group: int, uids: list[int]) -> None:

@@ -42,10 +42,15 @@ class Duties(NamedTuple):
 
 
 class QueueBase:
-    """See the module. State is the same on every replica; only the effects depend on `local_node`."""
+    """See the module. State is the same on every replica; only the effects depend on `local_node`.
+
+    Attributes:
+        has_duties: whether `duties` would name anything. Kept, because all groups are asked in each turn.
+    """
 
     def __init__(self, local_node: int) -> None:
         self._local_node = local_node
+        self.has_duties = False
         self._queues: dict[int, Queue] = {}
         self._expired: dict[int, None] = {}
         self._consumers: dict[Key, tuple[Consumer, Queue]] = {}
@@ -100,6 +105,7 @@ class QueueBase:
             queue.uid: None for queue in queues.values() if queue.ready_count and queue.service
         }
         self._changes = queue_rows.Changes(is_started=bool(stored))
+        self.has_duties = bool(self._expired or self._unfinished or self._lettered)
 
     def state_bytes(self) -> bytes:
         """Return the whole state in canonical form: equal on replicas that applied the same log."""
@@ -111,17 +117,14 @@ class QueueBase:
 
     def take_dead(self) -> list[int]:
         """Return the indexes that left `live` since the last call, in the order in which they did."""
+        if not self._dead:
+            return []
         # An index may come back within its own entry (enqueue, purge, enqueue), never later.
         dead = [index for index in dict.fromkeys(self._dead) if index not in self._live]
         self._dead = []
         return dead
 
     # --- duties of the leader ---
-
-    @property
-    def has_duties(self) -> bool:
-        """Whether `duties` would name anything."""
-        return bool(self._expired or self._unfinished or self._lettered)
 
     def duties(self) -> Duties:
         """Return what the leader should see to."""
@@ -168,6 +171,7 @@ class QueueBase:
                 if queue is not None:
                     self._set_timer(queue)
             self._retimed = {}
+        self.has_duties = bool(self._expired or self._unfinished or self._lettered)
         effects, self._effects = self._effects, []
         return effects
 

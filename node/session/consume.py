@@ -9,7 +9,7 @@ from node.broker.permissions import resource_name
 from node.broker.queue import NO_ACK_WINDOW
 from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed, ResourceLocked
 from node.session import direct_reply
-from node.session.deliver import Consumer, send_got
+from node.session.deliver import Consumer, send_got, settle_sent
 from node.session.prefetch import window
 from node.session.rules import check_access, ensure, find_queue, made_name, queue_name, refused
 from node.session.script import Script
@@ -87,6 +87,7 @@ def cancel(channel: "ChannelSession", method: methods.BasicCancel) -> Script:
     session = channel.session
     consumer = channel.consumers.get(method.consumer_tag)
     if consumer is not None:
+        settle_sent(consumer)
         session.node.submit(consumer.group, commands.detach(channel.ask(consumer.group), consumer.id))
         yield
         forget(consumer)
@@ -144,6 +145,7 @@ def cancelled(consumer: Consumer) -> None:
 
 def forget(consumer: Consumer) -> None:
     """No delivery goes to it any more. What it holds is still known by its id."""
+    settle_sent(consumer)
     channel = consumer.channel
     if channel.consumers.get(consumer.tag) is consumer:
         del channel.consumers[consumer.tag]

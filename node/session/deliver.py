@@ -4,6 +4,8 @@ What does not fit waits as slices, which are references into the log: a slow cli
 
 A group learns of an ack only when it is committed. A consumer that wants many messages at once is therefore
 assigned more than it may hold; the rest waits here, and an ack lets it go out at once.
+
+What a consumer without acks is sent is settled, but nobody waits for that: its group is told of many at once.
 """
 
 import struct
@@ -24,6 +26,8 @@ _MESSAGE_COUNT = struct.Struct(">I")
 READ_AHEAD_PREFETCH_MIN = 100
 """Who may hold so many is assigned as many again. Those who want few at a time share messages among them fairly, and
 what one of them is assigned no other gets."""
+SETTLED_BYTES_MAX = 256 << 10
+"""What was sent to a consumer without acks and its group was not told of: until then the group keeps it."""
 UNLIMITED = 1 << 62
 """The room where nothing bounds it."""
 
@@ -51,7 +55,7 @@ class Consumer:
     """
 
     __slots__ = (
-        "_held", "_owed",
+        "_held", "_owed", "_settled", "_settled_bytes",
         "backlog", "channel", "group", "head", "id", "no_ack", "prefetch", "tag", "unacked", "window",
     )  # fmt: skip
 
@@ -76,6 +80,8 @@ class Consumer:
         self.unacked = 0
         self._held = 0  # deliveries that the group was not urgently told to be settled
         self._owed = 0  # of these, settled by the client
+        self._settled: tuple[int, int] | None = None  # sent without acks, and the group was not told
+        self._settled_bytes = 0
         name = tag.encode()
         self.head = _DELIVER + bytes((len(name),)) + name
         self.backlog: deque[Slice] = deque()
@@ -115,6 +121,22 @@ class Consumer:
         """The group is told now of `count` more that are settled or returned, and so of all before them."""
         self._held -= self._owed + count
         self._owed = 0
+
+    def sent_for_good(self, first_id: int, last_id: int, size_bytes: int) -> None:
+        """These went to a client that acknowledges nothing: they are settled."""
+        # One range: to its group the consumer does not hold ids in between that were given back.
+        self._settled = (self._settled[0] if self._settled else first_id, last_id)
+        self._settled_bytes += size_bytes
+
+    @property
+    def has_settled_much(self) -> bool:
+        """Whether what the group was not told of is too much to keep until the next tick."""
+        return self._settled_bytes >= SETTLED_BYTES_MAX
+
+    def take_settled(self) -> list[tuple[int, int]]:
+        """The delivery ids that the group is to be told of."""
+        settled, self._settled, self._settled_bytes = self._settled, None, 0
+        return [settled] if settled else []
 
     def take_unsent(self, kept: int) -> list[tuple[int, int]]:
         """Take all from the backlog but `kept` messages; their delivery ids, to be given back."""
@@ -156,6 +178,7 @@ def flush(consumer: Consumer, count_max: int = UNLIMITED) -> bool:
         return False
     first_id = backlog[0].first_id if backlog else 0
     last_id = 0
+    room_bytes = session.room_bytes
     room = min(consumer.room, count_max)
     while backlog and room > 0 and session.room_bytes > 0 and session.writable:
         piece = backlog.popleft()
@@ -168,10 +191,13 @@ def flush(consumer: Consumer, count_max: int = UNLIMITED) -> bool:
         tag = channel.amqp.record_delivery(consumer.id, piece.first_id, piece.count, no_ack=consumer.no_ack)
         _write(channel, consumer.group, piece, consumer.head, tag, b"")
     if last_id and consumer.no_ack:
-        is_patient = consumer.can_wait(last_id - first_id + 1)
-        session.node.submit(
-            consumer.group, commands.settle(consumer.id, [(first_id, last_id)]), is_patient=is_patient
-        )
+        consumer.sent_for_good(first_id, last_id, room_bytes - session.room_bytes)
+        if not consumer.can_wait(last_id - first_id + 1):
+            settle_sent(consumer)
+        elif consumer.has_settled_much:
+            settle_sent(consumer, is_patient=True)
+        else:
+            session.shared.untold[consumer.id] = consumer
     if backlog and room > 0:
         session.stalled[consumer.id] = consumer
         if session.writable:
@@ -179,6 +205,17 @@ def flush(consumer: Consumer, count_max: int = UNLIMITED) -> bool:
     else:
         session.stalled.pop(consumer.id, None)
     return last_id > 0
+
+
+def settle_sent(consumer: Consumer, *, is_patient: bool = False) -> None:
+    """Tell the group what was sent to a consumer without acks, if anything was."""
+    session = consumer.channel.session
+    session.shared.untold.pop(consumer.id, None)
+    ranges = consumer.take_settled()
+    if ranges:
+        if not is_patient:
+            consumer.told(0)
+        session.node.submit(consumer.group, commands.settle(consumer.id, ranges), is_patient=is_patient)
 
 
 def _last_part(piece: "Slice", skipped: int) -> "Slice":

@@ -15,7 +15,7 @@ from node.broker.effects import Cancelled, Deliver, Reply
 from node.broker.topology_effects import UserChanged, VhostDeleted
 from node.errors import ConnectionForced
 from node.session.consume import cancelled
-from node.session.deliver import deliver, flush
+from node.session.deliver import deliver, flush, settle_sent
 from node.session.letters import Outlets
 from node.session.ports import Close, NodePort, Output, Write
 from node.session.session import Session
@@ -77,6 +77,8 @@ class Frontend:
     def tick(self) -> None:
         """Time has passed; a few times a second is enough."""
         self._shared.tickets.expire()
+        for consumer in list(self._shared.untold.values()):
+            settle_sent(consumer)
         now_ms = self._node.now_ms()
         if now_ms < self._next_beat_ms:
             return

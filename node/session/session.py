@@ -21,6 +21,7 @@ from node.amqp.events import (
 from node.broker import commands, topology_commands
 from node.errors import AmqpError
 from node.session.channel import ChannelSession
+from node.session.deliver import settle_sent
 from node.session.ports import CheckLogin
 from node.session.publish import charged_bytes
 from node.wire.methods import ConnectionOpen
@@ -153,6 +154,7 @@ class Session:
         for consumer in channel.consumers.values():
             self.shared.consumers.pop(consumer.id, None)
             self.stalled.pop(consumer.id, None)
+            settle_sent(consumer)
             if consumer.backlog:
                 # No failure of the client, who never saw it. Detached first, lest it be assigned again.
                 unsent = commands.unsent(consumer.id, consumer.take_unsent(0))

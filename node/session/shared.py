@@ -45,7 +45,7 @@ class Shared:
 
     __slots__ = (
         "_plans", "catch_up", "consumers", "dirty", "ensured", "locator", "node", "options", "outputs", "pressure",
-        "stalled", "tickets",
+        "stalled", "tickets", "untold",
     )  # fmt: skip
 
     def __init__(self, options: Options, node: NodePort) -> None:
@@ -57,6 +57,7 @@ class Shared:
         self.pressure = Pressure(options.connection_bytes_max, options.node_bytes_max, self.outputs)
         self.locator = Locator(node)
         self.consumers: dict[int, Consumer] = {}
+        self.untold: dict[int, Consumer] = {}  # whose group was not told of all that was sent without acks
         self.dirty: dict[int, Session] = {}  # connections with something to send
         self.stalled: dict[int, Session] = {}  # writable connections whose turn's output was used up
         self.ensured: dict[int, None] = {}  # uids for which this node has submitted create_queue

@@ -39,6 +39,19 @@ def test_patient_commands_go_when_they_are_hurried() -> None:
     assert commands_of(made, 1) == [b"a"]
 
 
+def test_patient_commands_keep_a_stream_no_more_busy_than_none() -> None:
+    """Else who waits for a stream to rest would wait for a tick."""
+    made = stream()
+    made.submit((b"a",), is_patient=True)
+    assert not made.is_busy
+    made.submit((b"b",))
+    assert made.is_busy
+    (batch,) = made.form(1)
+    assert made.is_busy
+    made.accept_applied(batch.seq)
+    assert not made.is_busy
+
+
 def test_a_bounded_number_of_turns_is_under_way() -> None:
     """More would only make batches smaller; a turn counts once, however many batches it made."""
     made = stream()

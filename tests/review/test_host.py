@@ -7,8 +7,8 @@ from typing import Any
 from cluster.envelope import Envelope, Expect
 from cluster.host import Host, HostOptions
 from cluster.machine import Meta, Row
-from cluster.memory import MemoryGroup
-from cluster.origin import UNAPPLIED_BYTES_MAX, OriginStream
+from cluster.memory import TURN_BYTES_MAX, MemoryGroup
+from cluster.origin import BATCH_BYTES_MAX, OriginStream
 from cluster.raft.rpc import RequestVote, VoteReply
 from cluster.transfers import PUT_OFF_MS_MAX
 from cluster.types import MEMORY_GROUP, Configuration, GroupId
@@ -132,33 +132,42 @@ def test_a_turn_before_the_tick_does_not_hide_a_pause() -> None:
 def test_all_that_was_gathered_for_the_own_memory_is_done() -> None:
     """Nothing comes from outside to go on with the rest of a large turn."""
     machine = CountingMachine()
-    group = MemoryGroup(machine, OriginStream(1, MEMORY_GROUP + 1, 1))
+    group = MemoryGroup(machine, 1, 1)
     for _ in range(3):
-        group.submit((bytes(UNAPPLIED_BYTES_MAX),))
+        group.submit((bytes(TURN_BYTES_MAX),))
     turns = 0
     while group.dirty:
-        group.collect(turns, 0)
+        group.collect(0)
         turns += 1
         assert turns < 10
-    assert machine.applied == 3 * UNAPPLIED_BYTES_MAX
+    assert machine.applied == 3 * TURN_BYTES_MAX
 
 
-def test_what_nobody_waits_for_rides_along_in_the_own_memory() -> None:
-    """An ack takes no turn of its own: it goes with the next message, or after a tick."""
+def test_a_patient_command_for_the_own_memory_asks_for_no_turn_before_the_next_tick() -> None:
+    """A settle for each delivery would else double the turns of a node that answers requests."""
+    one = OneHost()
+    one.begin()
+    memory = one.host.memory
+    one.host.submit(memory.id, (b"patient",), is_patient=True)
+    assert not one.host.has_work()
+    one.turn()
+    assert memory.applied == 0
+    one.host.submit(memory.id, (b"urgent",))
+    one.turn()
+    assert (one.memory.applied, memory.applied) == (len(b"patienturgent"), 2)
+    one.host.submit(memory.id, (b"patient",), is_patient=True)
+    one.run(50)
+    assert memory.applied == memory.submitted == 3
+
+
+def test_a_batch_of_the_own_memory_is_bounded() -> None:
+    """So that one message that stays keeps no more than this much of others in memory."""
     machine = CountingMachine()
-    group = MemoryGroup(machine, OriginStream(1, MEMORY_GROUP + 1, 1))
-    group.submit((b"ack",), is_patient=True)
-    assert not group.dirty
-    group.submit((b"message",))
-    assert group.dirty
-    group.collect(1, 0)
-    assert machine.applied == len(b"ackmessage")
-    group.submit((b"ack",), is_patient=True)
-    group.hurry()
-    assert group.dirty
-    group.collect(2, 0)
-    assert machine.applied == len(b"ackmessageack")
-    assert not group.dirty
+    group = MemoryGroup(machine, 1, 1)
+    for size in (BATCH_BYTES_MAX - 1, 1, 1, 2 * BATCH_BYTES_MAX):
+        group.submit((bytes(size),))
+    effects, _ = group.collect(0)
+    assert (effects, group.applied) == ([1, 2, 3], 4)
 
 
 def test_a_stream_into_the_memory_of_a_dead_process_ends() -> None:
@@ -168,11 +177,11 @@ def test_a_stream_into_the_memory_of_a_dead_process_ends() -> None:
     link = MEMORY_GROUP + 2
     one.host.submit(link, (b"message",))
     one.run(200)
-    assert one.host.stream(link).pending_bytes
+    assert one.host.links[link].stream.pending_bytes
     one.host.peer_down(2, refused=True)
     one.run(2000, peer_speaks=False)
     assert one.lost == [link]
-    assert not one.host.stream(link).pending_bytes
+    assert not one.host.links[link].stream.pending_bytes
 
 
 def test_a_stream_into_the_memory_of_a_silent_process_waits_for_the_grace() -> None:
@@ -196,13 +205,13 @@ def test_an_answer_to_the_stream_before_means_nothing() -> None:
     link = MEMORY_GROUP + 2
     one.host.submit(link, (b"message",))
     one.run(50)
-    epoch = one.host.stream(link).epoch
+    epoch = one.host.links[link].stream.epoch
     one.host.peer_down(2, refused=True)
     one.run(1000, peer_speaks=False)
     one.host.submit(link, (b"another",))
     one.turn()
     one.host.receive(Envelope(2, START_MS, START_MS, expects=[Expect(link, 0, epoch, 2)]))
-    assert one.host.stream(link).pending_bytes
+    assert one.host.links[link].stream.pending_bytes
 
 
 def test_a_slow_disk_does_not_begin_the_election_anew() -> None:
