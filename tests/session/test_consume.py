@@ -5,24 +5,10 @@ from typing import Any
 import pytest
 
 from node.broker import commands, topology_commands
-from node.session.deliver import SETTLED_BYTES_MAX
 from node.wire import methods as m
 from tests.session.client import Client
 from tests.session.loopback import SHARDS, Loopback
-
-
-def _ready(broker: Loopback, *capabilities: str) -> Client:
-    client = broker.connect().login(capabilities=capabilities).open()
-    client.call(m.QueueDeclare(queue="q", durable=True), m.QueueDeclareOk)
-    return client
-
-
-def _ready_count(client: Client) -> int:
-    return client.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk, channel=9).message_count
-
-
-def _watch(broker: Loopback) -> Client:
-    return broker.connect().login().open(9)
+from tests.session.ready import ready, ready_count, watched
 
 
 def _tags_and_bodies(client: Client) -> list[tuple[int, bytes | None, bool]]:
@@ -30,7 +16,7 @@ def _tags_and_bodies(client: Client) -> list[tuple[int, bytes | None, bool]]:
 
 
 def test_consumer_gets_what_is_there_and_what_comes_in_order() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.publish("q", b"1", b"2")
     client.send(1, m.BasicConsume(queue="q", consumer_tag="t"))
     client.publish("q", b"3")
@@ -41,7 +27,7 @@ def test_consumer_gets_what_is_there_and_what_comes_in_order() -> None:
 
 
 def test_prefetch_bounds_what_is_unacknowledged() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.call(m.BasicQos(prefetch_count=2), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     client.publish("q", *[b"%d" % number for number in range(5)])
@@ -54,7 +40,7 @@ def test_prefetch_bounds_what_is_unacknowledged() -> None:
 
 def test_two_consumers_share_a_run_and_read_their_own_records() -> None:
     broker = Loopback()
-    one, two = _ready(broker), _ready(broker)
+    one, two = ready(broker), ready(broker)
     for client in (one, two):
         client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     one.publish("q", *[b"%d" % number for number in range(10)])
@@ -64,7 +50,7 @@ def test_two_consumers_share_a_run_and_read_their_own_records() -> None:
 
 
 def test_requeued_messages_come_again_marked_redelivered_and_rejected_ones_do_not() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.publish("q", b"1", b"2")
     client.call(m.BasicQos(prefetch_count=1), m.BasicQosOk)
     client.send(1, m.BasicConsume(queue="q"))
@@ -76,7 +62,7 @@ def test_requeued_messages_come_again_marked_redelivered_and_rejected_ones_do_no
 
 
 def test_recover_returns_everything_unacknowledged() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.publish("q", b"1")
     client.send(1, m.BasicGet(queue="q"))
     client.take()
@@ -87,80 +73,16 @@ def test_recover_returns_everything_unacknowledged() -> None:
 
 def test_no_ack_deliveries_are_settled_when_written() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicConsume(queue="q", no_ack=True), m.BasicConsumeOk)
     client.publish("q", *[b"x"] * 5000)
     assert len(client.take()) == 5000
     assert dict(broker.machines[broker.place("/", "q")].live()) == {}
 
 
-def test_deliveries_without_acks_are_settled_together_at_the_next_tick() -> None:
-    """Nobody waits for it: a command for each would cost as much as the delivery."""
-    broker = Loopback()
-    client = _ready(broker)
-    client.call(m.BasicConsume(queue="q", no_ack=True), m.BasicConsumeOk)
-    shard = broker.place("/", "q")
-    client.publish("q", b"1")
-    before = broker.submitted
-    client.publish("q", b"2", b"3")
-    assert broker.submitted - before == 1
-    assert len(broker.machines[shard].live()) == 2
-    broker.tick(50)
-    assert broker.submitted - before == 2
-    assert dict(broker.machines[shard].live()) == {}
-    broker.tick(50)
-    assert broker.submitted - before == 2
-
-
-def test_large_deliveries_without_acks_do_not_wait_for_a_tick_to_be_settled() -> None:
-    """Until then the group keeps their bodies."""
-    broker = Loopback()
-    client = _ready(broker)
-    client.call(m.BasicConsume(queue="q", no_ack=True), m.BasicConsumeOk)
-    client.publish("q", bytes(SETTLED_BYTES_MAX // 2))
-    assert broker.patient == 0
-    client.publish("q", bytes(SETTLED_BYTES_MAX // 2))
-    assert broker.patient == 1
-    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
-
-
-@pytest.mark.parametrize("end", ["cancel", "close the channel", "lose the connection"])
-def test_what_was_sent_without_acks_does_not_come_back_when_its_consumer_ends(end: str) -> None:
-    """It was settled when it was written, whether or not the group had been told."""
-    broker = Loopback()
-    client, watch = _ready(broker), _watch(broker)
-    client.call(m.BasicConsume(queue="q", consumer_tag="t", no_ack=True), m.BasicConsumeOk)
-    client.publish("q", b"1", b"2")
-    assert len(client.take()) == 2
-    if end == "cancel":
-        client.call(m.BasicCancel(consumer_tag="t"), m.BasicCancelOk)
-    elif end == "close the channel":
-        client.call(m.ChannelClose(200, "", 0, 0), m.ChannelCloseOk)
-    else:
-        broker.lose(client)
-    assert dict(broker.machines[broker.place("/", "q")].live()) == {}
-    assert _ready_count(watch) == 0
-
-
-def test_what_is_sent_without_acks_while_its_consumer_is_cancelled_does_not_come_back() -> None:
-    """A message that the group assigned before it knew still goes out."""
-    broker = Loopback()
-    client = _ready(broker)
-    client.call(m.BasicConsume(queue="q", consumer_tag="t", no_ack=True), m.BasicConsumeOk)
-    shard = broker.place("/", "q")
-    broker.held[shard] = None
-    client.publish("q", b"1")
-    client.send(1, m.BasicCancel(consumer_tag="t"))
-    del broker.held[shard]
-    broker.run()
-    delivery, cancelled = client.take()
-    assert (delivery.body, cancelled.method) == (b"1", m.BasicCancelOk("t"))
-    assert dict(broker.machines[shard].live()) == {}
-
-
 def test_slow_socket_keeps_slices_and_writes_them_later() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     broker.writable(client, is_writable=False)
     client.publish("q", b"1", b"2")
@@ -171,7 +93,7 @@ def test_slow_socket_keeps_slices_and_writes_them_later() -> None:
 
 def test_client_that_asks_and_does_not_read_is_not_read() -> None:
     broker = Loopback(connection_bytes_max=10_000)
-    client = _ready(broker)
+    client = ready(broker)
     for _ in range(4):
         client.publish("q", b"x" * 4000)
     broker.writable(client, is_writable=False)
@@ -185,7 +107,7 @@ def test_client_that_asks_and_does_not_read_is_not_read() -> None:
 
 def test_output_of_a_turn_is_bounded_and_the_rest_follows() -> None:
     broker = Loopback(output_bytes_max=2000)
-    client = _ready(broker)
+    client = ready(broker)
     for number in range(10):
         client.publish("q", b"%d" % number * 1000)
     client.send(1, m.BasicConsume(queue="q"))
@@ -195,24 +117,24 @@ def test_output_of_a_turn_is_bounded_and_the_rest_follows() -> None:
 
 def test_cancel_returns_what_was_assigned_and_not_written() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     broker.writable(client, is_writable=False)
     client.publish("q", b"1", b"2")
     client.call(m.BasicCancel("t"), m.BasicCancelOk)
     broker.writable(client, is_writable=True)
     assert client.take() == []
-    assert _ready_count(_watch(broker)) == 2
+    assert ready_count(watched(broker)) == 2
 
 
 def test_cancel_of_unknown_tag_is_answered() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     assert m.BasicCancelOk("none") == client.call(m.BasicCancel("none"), m.BasicCancelOk)
 
 
 def test_acks_after_cancel_still_count() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     client.publish("q", b"1")
     client.take()
@@ -223,7 +145,7 @@ def test_acks_after_cancel_still_count() -> None:
 
 def test_acks_sent_while_a_cancel_waits_still_count() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     client.publish("q", b"1")
     client.take()
@@ -233,27 +155,27 @@ def test_acks_sent_while_a_cancel_waits_still_count() -> None:
 
 def test_closed_channel_returns_its_messages() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.publish("q", b"1", b"2", b"3")
     client.send(1, m.BasicConsume(queue="q"))
     client.send(1, m.BasicAck(1))
     client.send(1, m.ChannelClose())
-    assert _ready_count(_watch(broker)) == 2
+    assert ready_count(watched(broker)) == 2
 
 
 def test_lost_connection_returns_its_messages_and_consumers() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.publish("q", b"1", b"2")
     client.send(1, m.BasicConsume(queue="q"))
     broker.lose(client)
-    watcher = _watch(broker)
+    watcher = watched(broker)
     found = watcher.call(m.QueueDeclare(queue="q", passive=True), m.QueueDeclareOk, channel=9)
     assert m.QueueDeclareOk("q", 2, 0) == found
 
 
 def test_duplicate_tag_closes_the_connection_with_530() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     close = client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.ConnectionClose)
     assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")
@@ -271,7 +193,7 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
     ],
 )
 def test_wrong_argument_of_a_consumer_closes_the_channel(argument: str, value: Any, reason: str) -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.send(1, m.BasicConsume(queue="q", arguments={argument: value}))
     (close,) = client.take_methods()
     text = f"PRECONDITION_FAILED - invalid arg '{argument}' for queue 'q' in vhost '/': {reason}"
@@ -280,14 +202,14 @@ def test_wrong_argument_of_a_consumer_closes_the_channel(argument: str, value: A
 
 def test_missing_queue_counts_before_a_wrong_argument() -> None:
     """As in RabbitMQ, which looks at the arguments once it has the queue."""
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.send(1, m.BasicConsume(queue="none", arguments={"x-priority": "high"}))
     assert [method.reply_code for method in client.take_methods()] == [404]
 
 
 def test_no_local_is_accepted_and_ignored() -> None:
     """As in RabbitMQ."""
-    client = _ready(Loopback())
+    client = ready(Loopback())
     consume = m.BasicConsume(
         queue="q", no_local=True, arguments={"x-priority": -5, "x-consumer-timeout": 1000}
     )
@@ -298,7 +220,7 @@ def test_no_local_is_accepted_and_ignored() -> None:
 
 def test_exclusive_consumer_keeps_others_away() -> None:
     broker = Loopback()
-    one, two = _ready(broker), _ready(broker)
+    one, two = ready(broker), ready(broker)
     one.call(m.BasicConsume(queue="q", exclusive=True), m.BasicConsumeOk)
     close = two.call(m.BasicConsume(queue="q"), m.ChannelClose)
     assert close.reply_text == "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"
@@ -306,7 +228,7 @@ def test_exclusive_consumer_keeps_others_away() -> None:
 
 
 def test_server_makes_a_consumer_tag() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     tags = [client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk).consumer_tag for _ in range(2)]
     assert all(tag.startswith("amq.ctag-") and len(tag) == 31 for tag in tags)
     assert tags[0] != tags[1]
@@ -314,17 +236,17 @@ def test_server_makes_a_consumer_tag() -> None:
 
 def test_deleted_queue_cancels_consumers_that_can_be_told() -> None:
     broker = Loopback()
-    told, untold = _ready(broker, "consumer_cancel_notify"), _ready(broker)
+    told, untold = ready(broker, "consumer_cancel_notify"), ready(broker)
     for client in (told, untold):
         client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
-    _watch(broker).call(m.QueueDelete(queue="q"), m.QueueDeleteOk, channel=9)
+    watched(broker).call(m.QueueDelete(queue="q"), m.QueueDeleteOk, channel=9)
     assert [m.BasicCancel("t", no_wait=True)] == told.take_methods()
     assert untold.take() == []
 
 
 def test_who_deletes_a_queue_hears_of_it_before_its_consumers_are_cancelled() -> None:
     """As on RabbitMQ: a client that leaves when its consumer is cancelled has had its answer."""
-    client = _ready(Loopback(), "consumer_cancel_notify")
+    client = ready(Loopback(), "consumer_cancel_notify")
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     client.take()
     client.send(1, m.QueueDelete(queue="q"))
@@ -332,7 +254,7 @@ def test_who_deletes_a_queue_hears_of_it_before_its_consumers_are_cancelled() ->
 
 
 def test_queue_with_single_active_consumer_refuses_an_exclusive_one() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     single = {"x-single-active-consumer": True}
     client.call(m.QueueDeclare(queue="s", arguments=single), m.QueueDeclareOk)
     close = client.call(m.BasicConsume(queue="s", exclusive=True), m.ChannelClose)
@@ -340,7 +262,7 @@ def test_queue_with_single_active_consumer_refuses_an_exclusive_one() -> None:
 
 
 def test_get_says_how_many_remain_and_when_there_are_none() -> None:
-    client = _ready(Loopback())
+    client = ready(Loopback())
     client.publish("q", b"1", b"2")
     client.send(1, m.BasicGet(queue="q"))
     (got,) = client.take()
@@ -352,7 +274,7 @@ def test_get_says_how_many_remain_and_when_there_are_none() -> None:
 
 def test_got_messages_are_settled_by_their_tag() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.publish("q", b"1", b"2")
     client.send(1, m.BasicGet(queue="q"))
     client.send(1, m.BasicGet(queue="q"))
@@ -361,18 +283,18 @@ def test_got_messages_are_settled_by_their_tag() -> None:
 
 
 def test_qos_with_a_size_is_not_implemented() -> None:
-    close = _ready(Loopback()).call(m.BasicQos(prefetch_size=5), m.ConnectionClose)
+    close = ready(Loopback()).call(m.BasicQos(prefetch_size=5), m.ConnectionClose)
     assert (close.reply_code, close.reply_text) == (540, "NOT_IMPLEMENTED - prefetch_size!=0 (5)")
 
 
 def test_recover_without_requeue_is_not_implemented() -> None:
-    close = _ready(Loopback()).call(m.BasicRecover(requeue=False), m.ConnectionClose)
+    close = ready(Loopback()).call(m.BasicRecover(requeue=False), m.ConnectionClose)
     assert close.reply_text == "NOT_IMPLEMENTED - requeue=false"
 
 
 def test_reset_group_closes_the_connections_with_state_there() -> None:
     broker = Loopback()
-    client, idle = _ready(broker), _watch(broker)
+    client, idle = ready(broker), watched(broker)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     broker.frontend.on_group_reset(broker.place("/", "q"))
     broker.run()
@@ -383,7 +305,7 @@ def test_reset_group_closes_the_connections_with_state_there() -> None:
 
 def test_reset_group_gives_up_publishes_that_wait_for_it() -> None:
     broker = Loopback(connection_bytes_max=1000)
-    client = _ready(broker)
+    client = ready(broker)
     group = broker.place("/", "q")
     broker.held[group] = None
     client.publish("q", b"x" * 600)
@@ -396,7 +318,7 @@ def test_reset_group_gives_up_publishes_that_wait_for_it() -> None:
 def test_queue_of_another_node_is_found_after_a_barrier() -> None:
     """A queue declared elsewhere a moment ago is not missing."""
     broker = Loopback()
-    client = _watch(broker)
+    client = watched(broker)
     broker.submit_elsewhere(
         0,
         topology_commands.declare_queue(
@@ -424,7 +346,7 @@ def test_vhost_that_is_deleted_takes_its_connections_with_it() -> None:
 def test_unknown_consumer_effects_are_dropped() -> None:
     """A delivery may cross with the end of its channel."""
     broker = Loopback()
-    _ready(broker)
+    ready(broker)
     broker.submit(1, commands.detach(0, 77))
     broker.run()
 
@@ -432,7 +354,7 @@ def test_unknown_consumer_effects_are_dropped() -> None:
 def test_an_ack_is_urgent_once_half_of_the_window_is_taken() -> None:
     """Nobody waits for an ack while the group has credit left for its consumer; then deliveries would stop and go."""
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicQos(prefetch_count=4), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     client.publish("q", b"1")
@@ -445,7 +367,7 @@ def test_an_ack_is_urgent_once_half_of_the_window_is_taken() -> None:
 
 def test_every_ack_of_a_consumer_that_takes_one_message_a_time_is_urgent() -> None:
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicQos(prefetch_count=1), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     client.publish("q", b"1", b"2")
@@ -458,7 +380,7 @@ READ_AHEAD = 100
 
 
 def _prefetching(broker: Loopback, published: int) -> Client:
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicQos(prefetch_count=READ_AHEAD), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
     client.publish("q", *[b"%d" % number for number in range(published)])
@@ -499,12 +421,12 @@ def test_what_was_read_ahead_goes_back_to_its_place_after_cancel() -> None:
 def test_a_consumer_that_takes_few_at_a_time_is_assigned_no_more() -> None:
     """Those who want few share messages fairly: what one is assigned no other gets."""
     broker = Loopback()
-    client = _ready(broker)
+    client = ready(broker)
     client.call(m.BasicQos(prefetch_count=READ_AHEAD - 1), m.BasicQosOk)
     client.call(m.BasicConsume(queue="q"), m.BasicConsumeOk)
     client.publish("q", *[b"x"] * (READ_AHEAD + 9))
     client.take()
-    assert _ready_count(_watch(broker)) == 10
+    assert ready_count(watched(broker)) == 10
 
 
 def test_what_was_read_ahead_comes_after_recover_ok() -> None:
