@@ -257,6 +257,7 @@ class Consumer(Actor):
         elif chance < 0.02 and self.is_consuming:
             self.is_consuming = False
             self.amqp.cancel(CHANNEL, f"c{self.number}")
+            self.cancelled()
         elif chance < 0.04:
             self.is_open = False
             self.amqp.close_channel(CHANNEL)
@@ -339,13 +340,16 @@ class Consumer(Actor):
             case Replied(method=methods.QueueDeclareOk()):
                 self._synced()
             case Replied(method=methods.BasicCancel()):
-                self._taken_from(event.method.consumer_tag)
+                self.taken_from(event.method.consumer_tag)
             case Replied(method=methods.BasicRecoverOk()):
                 self.is_recovering = False
                 self.held.clear()
 
     def asked(self) -> None:
         """A basic.get was sent."""
+
+    def cancelled(self) -> None:
+        """basic.cancel was sent."""
 
     def found_nothing(self) -> None:
         """It was answered with get-empty."""
@@ -366,7 +370,7 @@ class Consumer(Actor):
             self.returned(message)
         self.returns_syncing = []
 
-    def _taken_from(self, consumer_tag: str) -> None:
+    def taken_from(self, consumer_tag: str) -> None:
         """The server has cancelled the consumer: what it had settled last may not have counted."""
         self.is_consuming = False
         self.held = {tag: held for tag, held in self.held.items() if self.holders.get(tag) != consumer_tag}

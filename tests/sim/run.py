@@ -265,13 +265,12 @@ class Run:
             # Doomed before calm came, and ended in it.
             with self._step_of_its_own():
                 self.faults.mend(node)
-        if self.features:
-            with self._step_of_its_own():
-                self._set_clocks()
         self._check_exclusive_queues()
         with self._step_of_its_own():
             for actor in self.actors:
                 actor.stop()
+            if self.features:
+                self._set_clocks()
         left = self._drain()
         self.history.check_lost()
         self.history.check_purges(left)
@@ -322,7 +321,8 @@ class Run:
 
         for node in self.world.nodes:
             self._note_given_up(node)
-        for _ in range(40):
+        # With the smallest window each message takes a tick.
+        for _ in range(PATIENCE_MS // 50):
             if not missing():
                 return
             self.world.run(until_ms=self.world.now_ms + 50)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim import mutants
-from tests.sim.hunt import hunt
+from tests.sim.hunt import CLUSTER_MUTANTS, hunt
 from tests.sim.run import Run
 from tests.sim.trace import digest
 
@@ -71,6 +70,6 @@ def test_a_seed_always_tells_the_same_story() -> None:
 @pytest.mark.parametrize("name", QUICK_MUTANTS)
 def test_a_planted_bug_is_found(name: str) -> None:
     """A rig that finds nothing proves nothing. `make mutants` plants them all."""
-    number = next(i for i, (mutant, _) in enumerate(mutants.MUTANTS) if mutant.__name__ == name)
+    number = next(i for i, (mutant, _) in enumerate(CLUSTER_MUTANTS) if mutant.__name__ == name)
     found = hunt("cluster", number)
     assert found.seed, found

@@ -30,8 +30,10 @@ class Dropping(Plain):
         return {"x-max-length": self.length_max}
 
     def clients(self) -> list[Actor]:
-        takers = [Consumer(self.run, "getter-length", self.name, mode="get")]
-        return [FeaturePublisher(self), Watcher(self), *takers[: self.rng.randint(0, 1)]]
+        takers = [
+            Consumer(self.run, "getter-length", self.name, mode="get") for _ in range(self.rng.randint(0, 1))
+        ]
+        return [FeaturePublisher(self), Watcher(self), *takers]
 
     def dead(self, message: Message, death: dict[str, Any]) -> None:
         if death["reason"] == "maxlen":

@@ -26,7 +26,19 @@ class Timeouts(Plain):
         return {"x-consumer-timeout": self.timeout_ms}
 
     def clients(self) -> list[Actor]:
-        return [FeaturePublisher(self), *[Consumer(self.run, f"consumer{number}-slow", self.name) for number in "12"]]
+        return [FeaturePublisher(self), *[Sloth(self.run, f"consumer{number}-slow", self.name) for number in "12"]]
+
+
+class Sloth(Consumer):
+    """Whose messages are taken after it has cancelled is not told: it forgets them when it cancels."""
+
+    def act(self) -> None:
+        current = f"c{self.number}" if self.is_consuming else ""
+        self.held = {tag: held for tag, held in self.held.items() if self.holders[tag] == current}
+        super().act()
+
+    def cancelled(self) -> None:
+        self.taken_from(f"c{self.number}")
 
 
 class Expiring(Feature):

@@ -29,8 +29,8 @@ class TimeToLive(Plain):
         return {"x-message-ttl": self.ttl_ms}
 
     def clients(self) -> list[Actor]:
-        getter = Getter(self)
-        return [FeaturePublisher(self), getter, *[Consumer(self.run, "consumer-ttl", self.name)][: self.rng.randint(0, 1)]]
+        takers = [Consumer(self.run, "consumer-ttl", self.name) for _ in range(self.rng.randint(0, 1))]
+        return [FeaturePublisher(self), Getter(self), *takers]
 
     def properties(self, message: Message) -> BasicProperties:
         own_ms = self.run.rng.choice((None, None, 0, 30, 300, 5_000))
