@@ -20,7 +20,9 @@ _GONE = struct.Struct(">HQ")
 _COMMAND = struct.Struct(">BI")
 _ENQUEUE, _ENQUEUE_WITH = 13, 14
 _QUEUES = struct.Struct(">8x4xH")  # after ticket and count of messages
-_OPTIONS = struct.Struct(">BqqqQQQH")  # priority, three times, of letters: queue, low, number; count of dedup ids
+_OPTIONS = struct.Struct(
+    ">BqqqQQQH"
+)  # priority, three times, of letters: queue, low, number; count of dedup ids
 _LENGTH = struct.Struct(">I")
 _BODY = re.compile(rb"<(\d+):(\d+)>")
 

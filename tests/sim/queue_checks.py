@@ -120,10 +120,14 @@ def _rules(who: str, queue: Queue) -> None:
     serving = [consumer for line in queue.service.values() for consumer in line]
     if policy.single_active and any(consumer is not queue.active for consumer in serving):
         raise Violation("two active consumers", f"{who}: {[consumer.key for consumer in serving]}")
-    if any(not taker.attached or not taker.is_in_service or taker.unacked >= taker.window for taker in serving):
+    if any(
+        not taker.attached or not taker.is_in_service or taker.unacked >= taker.window for taker in serving
+    ):
         raise Violation("service", f"{who}: {[consumer.key for consumer in serving]}")
     numbers = [(first, first + letter.run[3]) for first, letter in queue.letters]
-    if [end for _, end in numbers] != [*[first for first, _ in numbers[1:]], queue.next_letter][: len(numbers)]:
+    if [end for _, end in numbers] != [*[first for first, _ in numbers[1:]], queue.next_letter][
+        : len(numbers)
+    ]:
         raise Violation("letters", f"{who}: {numbers}, next {queue.next_letter}")
 
 

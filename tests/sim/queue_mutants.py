@@ -23,7 +23,9 @@ def _with_policy(patch: Patch, name: str, **changes: Any) -> None:
 
     def mutated(queue: Any, *args: Any) -> Any:
         policy = queue.policy
-        queue.policy = replace(policy, **{key: change(getattr(policy, key)) for key, change in changes.items()})
+        queue.policy = replace(
+            policy, **{key: change(getattr(policy, key)) for key, change in changes.items()}
+        )
         try:
             return original(queue, *args)
         finally:
@@ -107,7 +109,9 @@ def a_new_consumer_takes_over(patch: Patch) -> None:
     original = Queue.attach
 
     def attach(queue: Any, consumer: Any) -> None:
-        queue.active = None
+        if queue.policy.single_active and queue.active is not None:
+            queue._leave_line(queue.active)
+            queue.active = consumer
         original(queue, consumer)
 
     patch.setattr(Queue, "attach", attach)
@@ -231,22 +235,22 @@ def commits_come_in_pieces(patch: Patch) -> None:
 
 MUTANTS: list[tuple[Any, int]] = [
     (letters_under_way_are_forgotten_at_failover, 0),
-    (letters_count_as_often_as_they_come, 0),
-    (a_queue_keeps_one_too_many, 0),
-    (a_full_queue_takes_one_more, 0),
-    (the_newest_is_dropped, 0),
-    (refused_messages_are_confirmed, 0),
-    (expired_messages_are_delivered, 0),
-    (messages_expire_early, 0),
-    (two_consumers_are_active, 0),
-    (a_new_consumer_takes_over, 0),
-    (delays_are_over_twice, 0),
-    (delays_are_over_early, 0),
-    (dedup_ids_are_forgotten_at_restore, 0),
-    (dedup_ids_are_not_looked_at, 0),
+    (letters_count_as_often_as_they_come, 4),
+    (a_queue_keeps_one_too_many, 4),
+    (a_full_queue_takes_one_more, 14),
+    (the_newest_is_dropped, 16),
+    (refused_messages_are_confirmed, 14),
+    (expired_messages_are_delivered, 16),
+    (messages_expire_early, 2),
+    (two_consumers_are_active, 2),
+    (a_new_consumer_takes_over, 6),
+    (delays_are_over_twice, 42),
+    (delays_are_over_early, 8),
+    (dedup_ids_are_forgotten_at_restore, 24),
+    (dedup_ids_are_not_looked_at, 10),
     (what_returns_has_no_priority, 0),
-    (lanes_stand_upside_down, 0),
-    (failures_are_not_counted, 0),
+    (lanes_stand_upside_down, 4),
+    (failures_are_not_counted, 8),
     (one_more_failure_is_allowed, 0),
     (timers_are_forgotten_at_restore, 0),
     (commits_come_in_pieces, 0),

@@ -285,7 +285,7 @@ class Run:
             self._submit_newer()
 
     def _set_clocks(self) -> None:
-        """A clock that was ahead for a while holds up the time of a group: what waits must not have to wait for that."""
+        """A clock that was ahead for a while holds up the time of a group: let the others be as late."""
         newest = max(model.ts for model in self.model.groups.values()) - self.world.now_ms
         for sim in self.world.nodes.values():
             sim.wall_ms = sim.clock_ms = max(newest, sim.clock_ms)

@@ -25,6 +25,13 @@ QUICK_MUTANTS = (
     "consumers_stand_in_no_order",
     "confirm_comes_before_commit",
     "unknown_commands_are_passed_over",
+    "a_queue_keeps_one_too_many",
+    "messages_expire_early",
+    "two_consumers_are_active",
+    "delays_are_over_early",
+    "dedup_ids_are_not_looked_at",
+    "lanes_stand_upside_down",
+    "failures_are_not_counted",
 )
 FOUND = [
     line.split()[:2]

@@ -15,7 +15,8 @@ class Dedup(Plain):
         return [Insistent(self), *[Consumer(self.run, "consumer-dedup", self.name) for _ in range(2)]]
 
     def properties(self, message: Message) -> BasicProperties:
-        return BasicProperties(headers={"x-dedup-id": "%d-%d" % message})
+        channel, number = message
+        return BasicProperties(headers={"x-dedup-id": f"{channel}-{number}"})
 
 
 class Insistent(FeaturePublisher):

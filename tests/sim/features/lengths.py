@@ -92,5 +92,8 @@ class Refusing(Plain):
         history = self.run.history
         if self.buries:
             for message in history.refused:
-                if history.targets[message] == (self.name,) and (self.letters, message) not in history.delivered:
+                if (
+                    history.targets[message] == (self.name,)
+                    and (self.letters, message) not in history.delivered
+                ):
                     self.run.violate("lost dead letter", f"{message} was refused by {self.name}")

@@ -27,11 +27,18 @@ class Retries(Plain):
     def arguments(self) -> Table:
         arguments: Table = {"x-delivery-limit": self.limit}
         if self.is_delayed:
-            arguments |= {"x-delayed-retry-type": "all", "x-delayed-retry-min": 30, "x-delayed-retry-max": 200}
+            arguments |= {
+                "x-delayed-retry-type": "all",
+                "x-delayed-retry-min": 30,
+                "x-delayed-retry-max": 200,
+            }
         return arguments
 
     def clients(self) -> list[Actor]:
-        return [FeaturePublisher(self), *[Consumer(self.run, f"consumer{number}-retry", self.name) for number in "12"]]
+        return [
+            FeaturePublisher(self),
+            *[Consumer(self.run, f"consumer{number}-retry", self.name) for number in "12"],
+        ]
 
     def delivered(self, consumer: Consumer, message: Message, event: Received) -> None:
         headers: Any = properties_of(event).headers or {}

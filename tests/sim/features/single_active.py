@@ -26,7 +26,10 @@ class SingleActive(Plain):
 
     def clients(self) -> list[Actor]:
         self.sent: dict[Message, int] = {}
-        return [FeaturePublisher(self), *[Consumer(self.run, f"consumer{number}-single", self.name) for number in "123"]]
+        return [
+            FeaturePublisher(self),
+            *[Consumer(self.run, f"consumer{number}-single", self.name) for number in "123"],
+        ]
 
     def properties(self, message: Message) -> BasicProperties:
         self.sent[message] = len(self.sent)
