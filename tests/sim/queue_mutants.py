@@ -34,17 +34,22 @@ def _with_policy(patch: Patch, name: str, **changes: Any) -> None:
     patch.setattr(Queue, name, mutated)
 
 
-def letters_under_way_are_forgotten_at_failover(patch: Patch) -> None:
-    """A leader that goes takes what it has sent for arrived."""
-    original = Outlets.leave
+def letters_of_another_leader_are_dropped(patch: Patch) -> None:
+    """A new leader takes the letters that it finds for forwarded."""
+    original = Outlets.forward
+    terms: dict[Any, int] = {}
 
-    def leave(outlets: Any, group: int) -> None:
-        for uid, outlet in outlets._by_group.get(group, {}).items():
-            if outlet._sent:
-                outlets._shared.node.submit(group, commands.letters_done(uid, outlet._sent))
-        original(outlets, group)
+    def forward(outlets: Any, group: int, uids: list[int]) -> None:
+        node = outlets._shared.node
+        term = node.host.groups[group].raft.term if group in node.host.groups else 0
+        if terms.get((outlets, group)) != term:
+            terms[outlets, group] = term
+            for uid in uids:
+                first, letter = node.machine(group).letters(uid)[-1]
+                node.submit(group, commands.letters_done(uid, first + letter.run[3] - 1))
+        original(outlets, group, uids)
 
-    patch.setattr(Outlets, "leave", leave)
+    patch.setattr(Outlets, "forward", forward)
 
 
 def letters_count_as_often_as_they_come(patch: Patch) -> None:
@@ -234,7 +239,7 @@ def commits_come_in_pieces(patch: Patch) -> None:
 
 
 MUTANTS: list[tuple[Any, int]] = [
-    (letters_under_way_are_forgotten_at_failover, 0),
+    (letters_of_another_leader_are_dropped, 36),
     (letters_count_as_often_as_they_come, 4),
     (a_queue_keeps_one_too_many, 4),
     (a_full_queue_takes_one_more, 14),
@@ -251,7 +256,7 @@ MUTANTS: list[tuple[Any, int]] = [
     (what_returns_has_no_priority, 0),
     (lanes_stand_upside_down, 4),
     (failures_are_not_counted, 8),
-    (one_more_failure_is_allowed, 0),
+    (one_more_failure_is_allowed, 42),
     (timers_are_forgotten_at_restore, 0),
     (commits_come_in_pieces, 0),
 ]
