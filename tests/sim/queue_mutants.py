@@ -257,7 +257,7 @@ MUTANTS: list[tuple[Any, int]] = [
     (lanes_stand_upside_down, 4),
     (failures_are_not_counted, 8),
     (one_more_failure_is_allowed, 42),
-    (timers_are_forgotten_at_restore, 0),
+    (timers_are_forgotten_at_restore, 38),
     (commits_come_in_pieces, 0),
 ]
 """As those of `tests.sim.mutants`. Each needs a seed with the feature: see `tests.sim.features`."""

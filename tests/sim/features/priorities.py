@@ -5,11 +5,10 @@ one message that is not ready; so many are forgiven.
 """
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from node.wire.primitives import Table
 from node.wire.properties import BasicProperties
-from tests.amqp_client import Received
 from tests.sim.actors import Actor, Consumer
 from tests.sim.features.base import Feature, FeaturePublisher
 from tests.sim.history import Message
@@ -53,9 +52,11 @@ class Priorities(Feature):
         self.events += 1
         self.ready[message] = self.events
 
-    def delivered(self, consumer: Consumer, message: Message, event: Received) -> None:
+    def delivered(self, consumer: Consumer, message: Message, event: Any) -> None:
         self.ready.pop(message, None)
         if consumer is self.taker:
+            if event.method.redelivered and self.run.history.delivered[self.name, message] == 1:
+                self.taker.unseen = max(0, self.taker.unseen - 1)  # this was the answer to one of them
             self.taker.judge(self.priorities[message], f"{message}")
 
 
@@ -67,6 +68,10 @@ class Taker(Consumer):
         self.feature = feature
         self.unseen = 0
         self.asked_at = 0
+
+    def act(self) -> None:
+        if not self.is_getting:  # it would not see the answer if it closed its channel
+            super().act()
 
     def asked(self) -> None:
         self.asked_at = self.feature.events
