@@ -7,6 +7,7 @@ goes into the history.
 from typing import TYPE_CHECKING, Any
 
 from node.wire import methods
+from node.wire.primitives import Table
 from tests.amqp_client import (
     ChannelGone,
     ClientEvent,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CHANNEL = 1
 UNCONFIRMED_MAX = 60
+BODY_BYTES = (0, 0, 0, 40, 40, 400, 5000)
 DRAIN_MS = 60
 """Those that empty the queues at the end act rarely, and do much at once: they are not what is tested."""
 
@@ -127,14 +129,14 @@ class Actor:
 class Founder(Actor):
     """Declares a durable queue, and binds it to the exchange `fan` if its name begins with an f."""
 
-    def __init__(self, run: "Run", queue: str) -> None:
+    def __init__(self, run: "Run", queue: str, arguments: Table | None = None) -> None:
         super().__init__(run, f"founder-{queue}")
-        self.queue = queue
+        self.queue, self.arguments = queue, arguments
         self.is_done = False
 
     def begin(self) -> None:
         self.amqp.declare_exchange(CHANNEL, "fan", "fanout", durable=True)
-        self.amqp.declare(CHANNEL, self.queue, durable=True)
+        self.amqp.declare(CHANNEL, self.queue, self.arguments, durable=True)
 
     def hear(self, event: ClientEvent) -> None:
         if not isinstance(event, Replied):
@@ -183,16 +185,24 @@ class Publisher(Actor):
         exchange, key, queues = self.rng.choice(self.routes)
         self.number += 1
         message = (self.channel, self.number)
-        body = self.run.history.publish(message, queues, self.rng.choice((0, 0, 0, 40, 40, 400, 5000)))
+        body = self.run.history.publish(message, queues, self.rng.choice(BODY_BYTES))
         seq = self.amqp.publish(CHANNEL, exchange, key, body, mandatory=self.rng.random() < 0.3)
         self.sent[seq] = message
+
+    def confirmed(self, message: Message) -> None:
+        """The broker has one more message."""
 
     def hear(self, event: ClientEvent) -> None:
         match event:
             case Confirmed(ok=True):
                 for seq in event.seqs:
-                    self.run.history.confirm(self.sent.pop(seq))
+                    message = self.sent.pop(seq)
+                    self.run.history.confirm(message)
                     self.confirms += 1
+                    self.confirmed(message)
+            case Confirmed():
+                for seq in event.seqs:
+                    self.run.history.refuse(self.sent.pop(seq))
             case Received(method=methods.BasicReturn()):
                 # A confirm follows, but no queue has it: the routes of this actor always lead somewhere.
                 self.run.violate("returned", f"{event.body[:20]!r} to {event.method.routing_key!r}")
@@ -217,6 +227,9 @@ class Consumer(Actor):
         self.holders: dict[int, str] = {}  # consumer tag of each delivery tag
         self.unsynced: list[Message] = []  # acks that are sent, and not known to be applied
         self.syncing: list[Message] | None = None
+        self.rejects: list[Message] = []  # those of `unsynced` that were rejected for good
+        self.returns: list[Message] = []  # rejected with requeue, as `unsynced`
+        self.returns_syncing: list[Message] = []
         self.is_consuming = self.is_getting = self.is_recovering = False
         if mode == "drain":
             self.pace_ms = DRAIN_MS
@@ -240,19 +253,22 @@ class Consumer(Actor):
         elif self.mode == "get" and not self.is_getting and chance < 0.7:
             self.is_getting = True
             self.amqp.get(CHANNEL, self.queue)
+            self.asked()
         elif chance < 0.02 and self.is_consuming:
             self.is_consuming = False
             self.amqp.cancel(CHANNEL, f"c{self.number}")
+            self.cancelled()
         elif chance < 0.04:
             self.is_open = False
             self.amqp.close_channel(CHANNEL)
             return
         if self.held and self.mode != "drain" and not self.is_recovering:
             self._settle_some()
-        if self.unsynced and self.syncing is None and chance > 0.7:
+        if (self.unsynced or self.returns) and self.syncing is None and chance > 0.7:
             self.syncing, self.unsynced = self.unsynced, []
+            self.returns_syncing, self.returns = self.returns, []
             self.amqp.declare(CHANNEL, self.queue, passive=True)
-        if not self.is_consuming and self.mode in ("ack", "no_ack") and chance > 0.9:
+        if not self.is_consuming and self.mode != "get" and chance > 0.9:
             self.number = self.run.new_number()
             self.is_consuming = True
             self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
@@ -268,12 +284,12 @@ class Consumer(Actor):
             self._ack(tags, singly=True)
         elif choice < 0.6:
             self.amqp.nack(CHANNEL, tags[-1], multiple=True)
-            for tag in tags:
-                del self.held[tag]
+            self.returns += [self.held.pop(tag) for tag in tags]
         elif choice < 0.65:
             self.amqp.reject(CHANNEL, tags[0], requeue=True)
-            del self.held[tags[0]]
+            self.returns.append(self.held.pop(tags[0]))
         elif choice < 0.68:
+            self.rejects.append(self.held[tags[0]])
             self._settled(self.held.pop(tags[0]))
             self.amqp.reject(CHANNEL, tags[0], requeue=False)
         elif choice < 0.70:
@@ -299,7 +315,6 @@ class Consumer(Actor):
     def hear(self, event: ClientEvent) -> None:
         match event:
             case Received(method=methods.BasicDeliver() | methods.BasicGetOk()):
-                self.is_getting = False
                 assert self.client is not None
                 message = self.run.history.deliver(
                     self.number,
@@ -312,21 +327,58 @@ class Consumer(Actor):
                     self.run.history.acked[self.queue, message] = None
                 else:
                     self.held[event.method.delivery_tag] = message
-                    if self.prefetch and isinstance(event.method, methods.BasicDeliver):
-                        self._check_prefetch(event.method)
+                    if isinstance(event.method, methods.BasicDeliver):
+                        self.holders[event.method.delivery_tag] = event.method.consumer_tag
+                        if self.prefetch:
+                            self._check_prefetch(event.method)
+                if self.queue in self.run.watchers:
+                    self.run.watchers[self.queue](self, message, event)
+                self.is_getting = self.is_getting and isinstance(event.method, methods.BasicDeliver)
             case Replied(method=methods.BasicGetEmpty()):
+                self.found_nothing()
                 self.is_getting = False
             case Replied(method=methods.QueueDeclareOk()):
-                for message in self.syncing or ():
-                    self.run.history.settled[self.queue, message] = None
-                self.syncing = None
+                self._synced()
+            case Replied(method=methods.BasicCancel()):
+                self.taken_from(event.method.consumer_tag)
             case Replied(method=methods.BasicRecoverOk()):
                 self.is_recovering = False
                 self.held.clear()
 
+    def asked(self) -> None:
+        """A basic.get was sent."""
+
+    def cancelled(self) -> None:
+        """basic.cancel was sent."""
+
+    def found_nothing(self) -> None:
+        """It was answered with get-empty."""
+
+    def returned(self, message: Message) -> None:
+        """A message that was rejected with requeue is in the queue again, or was given to somebody."""
+
+    def _synced(self) -> None:
+        history = self.run.history
+        for message in self.syncing or ():
+            history.settled[self.queue, message] = None
+            if message in self.rejects:
+                self.rejects.remove(message)
+                history.rejected[self.queue, message] = None
+        self.syncing = None
+        for message in self.returns_syncing:
+            history.returns[self.queue, message] = history.returns.get((self.queue, message), 0) + 1
+            self.returned(message)
+        self.returns_syncing = []
+
+    def taken_from(self, consumer_tag: str) -> None:
+        """The server has cancelled the consumer: what it had settled last may not have counted."""
+        self.is_consuming = False
+        self.held = {tag: held for tag, held in self.held.items() if self.holders.get(tag) != consumer_tag}
+        self.unsynced, self.rejects, self.returns, self.returns_syncing = [], [], [], []
+        self.syncing = None if self.syncing is None else []
+
     def _check_prefetch(self, method: methods.BasicDeliver) -> None:
         """What the client settled is settled at the broker a moment later, so it never holds more than it asked for."""
-        self.holders[method.delivery_tag] = method.consumer_tag
         if not self.is_recovering:
             held = sum(self.holders.get(tag) == method.consumer_tag for tag in self.held)
             if held > self.prefetch:
@@ -334,6 +386,7 @@ class Consumer(Actor):
 
     def gone(self) -> None:
         self.held, self.unsynced, self.syncing = {}, [], None
+        self.rejects, self.returns, self.returns_syncing = [], [], []
         self.holders.clear()
         self.is_consuming = self.is_getting = self.is_recovering = False
 

@@ -36,7 +36,7 @@ class SimClient:
         self.events: list[ClientEvent] = []
         self.on_event = on_event
         self.on_gone = on_gone
-        self.is_open = True
+        self.is_open = self.is_writable = True
         self.conn = cluster.connect(self)
         self._paused: list[bytes] | None = None
         self.amqp.open()
@@ -75,6 +75,11 @@ class SimClient:
                 self.on_event(event)
         self.flush()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether its node stands still."""
+        return self.cluster.world.nodes[self.node].paused
+
     def pause(self) -> None:
         """The server stopped reading."""
         if self._paused is None:
@@ -88,6 +93,7 @@ class SimClient:
 
     def set_writable(self, *, is_writable: bool) -> None:
         """The client's socket takes no more for now, or does again."""
+        self.is_writable = is_writable
         sim = self.cluster.world.nodes[self.node]
         if self.is_open and sim.process is not None and sim.boot == self.boot:
             self.cluster.cores[self.node].frontend.writable(self.conn, is_writable)

@@ -39,6 +39,12 @@ class History:
         self.is_purged: dict[str, bool] = {}  # a purge was asked for and not answered
         self.may_lose: dict[str, None] = {}  # queues whose consumers do not ack, or that are purged
         self.memory_queues: dict[str, None] = {}  # exclusive queues: they are in no log
+        self.letters_to: dict[str, str] = {}  # queues with dead letters: the queue that these go to
+        self.letters_of: dict[str, str] = {}  # and back
+        self.unordered: dict[str, None] = {}  # queues that hand out messages in an order of their own
+        self.refused: dict[Message, None] = {}
+        self.rejected: dict[tuple[str, Message], None] = {}  # without requeue, known to be applied
+        self.returns: dict[tuple[str, Message], int] = {}  # rejects with requeue that are known to be applied
         self.is_known: Callable[[str, Message], bool] = lambda queue, message: True
         self._channels = 0
         self._last: dict[tuple[int, str, int], int] = {}  # (consumer, queue, channel): number
@@ -67,6 +73,12 @@ class History:
                     "confirm before commit", f"{message} is not on a majority of disks for {queue}"
                 )
 
+    def refuse(self, message: Message) -> None:
+        """The broker said that it has not taken the message."""
+        require(message in self.targets, "nack of nothing", f"{message}")
+        require(message not in self.confirmed, "confirmed and refused", f"{message}")
+        self.refused[message] = None
+
     def deliver(
         self, consumer: int, queue: str, body: bytes, *, redelivered: bool, is_current: bool
     ) -> Message:
@@ -79,9 +91,12 @@ class History:
         channel, _, rest = body[1:].partition(b":")
         number, _, _ = rest.partition(b">")
         message = (int(channel), int(number))
+        home = self.letters_of.get(queue, queue)
         require(
-            message in self.targets and queue in self.targets[message], "unexpected", f"{message} in {queue}"
+            message in self.targets and home in self.targets[message], "unexpected", f"{message} in {queue}"
         )
+        if queue == home:
+            require(message not in self.refused, "refused and delivered", f"{message} in {queue}")
         require(len(body) == self.sizes[message], "body is cut", f"{message} has {len(body)} bytes")
         if queue not in self.memory_queues and not self.is_known(queue, message):
             raise Violation("delivered before commit", f"{message} of {queue}")
@@ -91,7 +106,12 @@ class History:
             require(key not in self.first, "duplicate without redelivered", f"{message} of {queue}")
             self.first[key] = None
             place = (consumer, queue, message[0])
-            require(self._last.get(place, 0) < message[1], "out of order", f"{message} of {queue}")
+            is_ordered = queue not in self.unordered and queue == home
+            require(
+                not is_ordered or self._last.get(place, 0) < message[1],
+                "out of order",
+                f"{message} of {queue}",
+            )
             self._last[place] = message[1]
         if key in self.settled and is_current:
             raise Violation("delivered again after its ack was applied", f"{message} of {queue}")
@@ -115,5 +135,17 @@ class History:
         """Every confirmed message was settled by a consumer, at the latest by those that drained the queues."""
         for message in self.confirmed:
             for queue in self.targets[message]:
-                if queue not in self.may_lose and (queue, message) not in self.acked:
+                places = (queue, self.letters_to.get(queue, queue))
+                if queue not in self.may_lose and not any((place, message) in self.acked for place in places):
                     raise Violation("lost", f"{message} of {queue} was confirmed and is nowhere")
+
+    def check_letters(self) -> None:
+        """What a consumer has rejected for good became a dead letter, and nothing that it has acked did."""
+        for queue, letters in self.letters_to.items():
+            for home, message in self.settled:
+                if home != queue:
+                    continue
+                is_dead = (letters, message) in self.delivered
+                is_rejected = (queue, message) in self.rejected
+                require(is_dead or not is_rejected, "lost dead letter", f"{message} of {queue}")
+                require(is_rejected or not is_dead, "acked and dead-lettered", f"{message} of {queue}")

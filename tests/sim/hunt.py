@@ -11,9 +11,10 @@ import pytest
 
 from tests.raft import mutants as raft_mutants
 from tests.raft.simulation import Simulation
-from tests.sim import mutants
+from tests.sim import mutants, queue_mutants
 from tests.sim.run import EVENTS, Run
 
+CLUSTER_MUTANTS = [*mutants.MUTANTS, *queue_mutants.MUTANTS]
 SEEDS_MAX = 300
 RAFT_EVENTS = 3_000
 
@@ -52,7 +53,7 @@ def _seeds(told: int) -> Iterator[int]:
 def hunt(where: str, number: int) -> Found:
     """Plant one mutant and run seeds until one fails."""
     is_core = where == "core"
-    mutant, told = (raft_mutants.MUTANTS if is_core else mutants.MUTANTS)[number]
+    mutant, told = (raft_mutants.MUTANTS if is_core else CLUSTER_MUTANTS)[number]
     run = _core_failure if is_core else _cluster_failure
     begun = time.monotonic()
     tried = 0
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--skip-core", action="store_true", help="not those of tests/raft/mutants.py")
     args = parser.parse_args()
-    everything = [("cluster", i, m[0].__name__) for i, m in enumerate(mutants.MUTANTS)]
+    everything = [("cluster", i, m[0].__name__) for i, m in enumerate(CLUSTER_MUTANTS)]
     if not args.skip_core:
         everything += [("core", i, m[0].__name__) for i, m in enumerate(raft_mutants.MUTANTS)]
     jobs = [

@@ -9,6 +9,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cluster.types import Entry, EntryKind
 from tests.sim.history import Message, Violation
@@ -17,12 +18,36 @@ from tests.sim.world import World
 _HEADER = struct.Struct(">HQQ")
 _GONE = struct.Struct(">HQ")
 _COMMAND = struct.Struct(">BI")
-_ENQUEUE = 13
+_ENQUEUE, _ENQUEUE_WITH = 13, 14
 _QUEUES = struct.Struct(">8x4xH")  # after ticket and count of messages
+_OPTIONS = struct.Struct(
+    ">BqqqQQQH"
+)  # priority, three times, of letters: queue, low, number; count of dedup ids
+_LENGTH = struct.Struct(">I")
 _BODY = re.compile(rb"<(\d+):(\d+)>")
 
 Streams = tuple[tuple[int, int, int], ...]
 """(node, epoch, next seq) of each origin; seq 0: the epoch has ended."""
+
+
+class Arrival(NamedTuple):
+    """When a message first came to a group from a publisher.
+
+    Args:
+        ts: time of its entry.
+        place: counts the messages of the group.
+    """
+
+    ts: int
+    place: int
+
+
+class Options(NamedTuple):
+    """What an enqueue asks for, as far as it matters here."""
+
+    priority: int = 0
+    is_letter: bool = False
+    has_dedup_ids: bool = False
 
 
 @dataclass(slots=True)
@@ -35,10 +60,12 @@ class GroupModel:
     )  # by index: a term in which it was committed already
     origins: dict[int, tuple[int, int]] = field(default_factory=dict)
     streams: list[Streams] = field(default_factory=lambda: [()])  # by index: after that entry
-    messages: dict[Message, int] = field(default_factory=dict)  # index of the entry that holds it
-    last: dict[tuple[int, int], int] = field(
+    ts: int = 0  # of the newest entry
+    messages: dict[Message, int] = field(default_factory=dict)  # index of the newest entry that holds it
+    arrivals: dict[Message, Arrival] = field(default_factory=dict)
+    last: dict[tuple[int, int, int], int] = field(
         default_factory=dict
-    )  # (channel, uid): number of the newest message
+    )  # (channel, uid, priority): number of the newest message
 
     @property
     def commit(self) -> int:
@@ -53,6 +80,7 @@ class GroupModel:
         """The next entry is committed, as a node in `term` knows."""
         self.terms.append(entry.term)
         self.known_in.append(max(term, self.known_in[-1]))
+        self.ts = entry.ts
         if entry.kind == EntryKind.BATCH:
             node, epoch, seq = _HEADER.unpack_from(entry.data)
             known, expected = self.origins.get(node, (0, 0))
@@ -67,31 +95,43 @@ class GroupModel:
         self.streams.append(tuple(sorted((node, *stream) for node, stream in self.origins.items())))
 
     def _hold(self, group: int, entry: Entry) -> None:
-        for uids, records in _enqueued(entry.data):
+        for uids, options, records in _enqueued(entry.data):
             for found in _BODY.findall(records):
-                channel, number = int(found[0]), int(found[1])
-                self.messages[channel, number] = entry.index
+                message = channel, number = int(found[0]), int(found[1])
+                self.messages[message] = entry.index
+                if options.is_letter:
+                    continue
+                self.arrivals.setdefault(message, Arrival(entry.ts, len(self.arrivals)))
+                if options.has_dedup_ids:
+                    continue
                 for uid in uids:
-                    before = self.last.get((channel, uid), 0)
+                    # What priorities keep apart need not stay in order.
+                    before = self.last.get((channel, uid, options.priority), 0)
                     where = f"({channel}, {number}) of queue {uid} in group {group}"
                     if number == before:
                         raise Violation("message twice in the log", where)
                     if number < before:
                         raise Violation("out of order", f"{where} comes after {before}")
-                    self.last[channel, uid] = number
+                    self.last[channel, uid, options.priority] = number
 
 
-def _enqueued(data: bytes) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """The queues and the records of each enqueue command of a batch."""
+def _enqueued(data: bytes) -> Iterator[tuple[tuple[int, ...], Options, bytes]]:
+    """The queues, the options and the records of each enqueue command of a batch."""
     offset = _HEADER.size
     while offset < len(data):
         kind, size = _COMMAND.unpack_from(data, offset)
         offset += _COMMAND.size
-        if kind == _ENQUEUE:
+        if kind in (_ENQUEUE, _ENQUEUE_WITH):
             body = data[offset : offset + size]
             (count,) = _QUEUES.unpack_from(body)
-            end = _QUEUES.size + 8 * count
-            yield struct.unpack(f">{count}Q", body[_QUEUES.size : end]), body[end:]
+            at = end = _QUEUES.size + 8 * count
+            options = Options()
+            if kind == _ENQUEUE_WITH:
+                (length,) = _LENGTH.unpack_from(body, end)
+                found = _OPTIONS.unpack_from(body, end + _LENGTH.size)
+                options = Options(found[0], found[4] != 0, found[7] != 0)
+                at += _LENGTH.size + length
+            yield struct.unpack(f">{count}Q", body[_QUEUES.size : end]), options, body[at:]
         offset += size
 
 

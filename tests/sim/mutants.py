@@ -23,7 +23,7 @@ from cluster.snapshot import SnapshotSender
 from node.broker import commands_read, consumer, queue_base
 from node.broker.errors import UnknownCommand
 from node.broker.queue_state import Queue
-from node.session import publish as publish_module
+from node.session import sorter
 from node.session.consume import forget
 from tests.sim.world import SimNode, World
 
@@ -389,29 +389,29 @@ def a_settled_range_is_one_too_long(patch: Patch) -> None:
 
 def confirm_comes_before_commit(patch: Patch) -> None:
     """A publish is confirmed when it was handed to the stream."""
-    original = publish_module.Sorter.submit
+    original = sorter.Sorter.submit
 
-    def submit(sorter: Any) -> None:
-        for receipt in sorter._receipts.values():
+    def submit(which: Any) -> None:
+        for receipt in which._receipts:
             if receipt.ranges and not receipt.channel.gone:
                 receipt.channel.amqp.confirm(receipt.ranges)
                 receipt.channel.session.touch()
             receipt.ranges = []
-        original(sorter)
+        original(which)
 
-    patch.setattr(publish_module.Sorter, "submit", submit)
+    patch.setattr(sorter.Sorter, "submit", submit)
 
 
 def confirm_comes_with_the_first_group(patch: Patch) -> None:
     """A run that goes to several groups is confirmed when one has it."""
-    original = publish_module.Receipt.answered
+    original = sorter.Receipt.answered
 
     def answered(receipt: Any, value: object) -> None:
         if receipt._awaited > 0:
             receipt._awaited = 1
             original(receipt, value)
 
-    patch.setattr(publish_module.Receipt, "answered", answered)
+    patch.setattr(sorter.Receipt, "answered", answered)
 
 
 def bursts_are_sorted_whatever_queues_they_share(patch: Patch) -> None:
@@ -421,7 +421,7 @@ def bursts_are_sorted_whatever_queues_they_share(patch: Patch) -> None:
         def update(self, *others: Any) -> None:
             pass
 
-    _after(patch, publish_module.Sorter, "__init__", lambda sorter, _: setattr(sorter, "_uids", Forgetful()))
+    _after(patch, sorter.Sorter, "__init__", lambda which, _: setattr(which, "_uids", Forgetful()))
 
 
 def cancel_forgets_who_waits(patch: Patch) -> None:

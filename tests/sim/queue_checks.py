@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster.group import Group
 from node.broker.queue import QueueMachine
+from node.broker.queue_state import Queue
 from node.core import NodeCore
 from tests.sim.history import Violation
 from tests.sim.log_model import LogModel
@@ -90,10 +91,57 @@ def audit(who: str, machine: QueueMachine) -> None:
             )
         if queue.attached_count != sum(consumer.attached for consumer in queue.consumers.values()):
             raise Violation("counts", f"{who} queue {uid}: {queue.attached_count} attached")
+        _rules(f"{who} queue {uid}", queue)
+        _timer(f"{who} queue {uid}", machine, queue)
         for index, _, _ in seen:
             references[index] = references.get(index, 0) + 1
     if references != machine.live():
         raise Violation("live", f"{who}: {references}, not {dict(machine.live())}")
+
+
+def _rules(who: str, queue: Queue) -> None:
+    """What the arguments of a queue allow."""
+    policy = queue.policy
+    ready = [run for lane in queue.lanes.values() for run in (*lane.ready, *lane.returned)]
+    for lane in queue.lanes.values():
+        if any(run[6][0] != lane.priority for run in (*lane.ready, *lane.returned)):
+            raise Violation("lanes", f"{who}: lane {lane.priority}")
+    if [lane.priority for lane in queue.in_order] != sorted(queue.lanes, reverse=True):
+        raise Violation("lanes", f"{who}: {[lane.priority for lane in queue.in_order]}")
+    size = sum(run[3] * run[6][2] for run in ready)
+    if policy.bytes_max >= 0 and size != queue.ready_bytes:
+        raise Violation("counts", f"{who}: {size} bytes, not {queue.ready_bytes}")
+    if policy.refuses:
+        # What comes back, from a consumer or after a delay, comes in whatever there is.
+        ready = [run for lane in queue.lanes.values() for run in lane.ready]
+    count = sum(run[3] for run in ready)
+    if 0 <= policy.length_max < count:
+        raise Violation("limit exceeded", f"{who}: {count} ready, not {policy.length_max}")
+    serving = [consumer for line in queue.service.values() for consumer in line]
+    if policy.single_active and any(consumer is not queue.active for consumer in serving):
+        raise Violation("two active consumers", f"{who}: {[consumer.key for consumer in serving]}")
+    if any(
+        not taker.attached or not taker.is_in_service or taker.unacked >= taker.window for taker in serving
+    ):
+        raise Violation("service", f"{who}: {[consumer.key for consumer in serving]}")
+    numbers = [(first, first + letter.run[3]) for first, letter in queue.letters]
+    if [end for _, end in numbers] != [*[first for first, _ in numbers[1:]], queue.next_letter][
+        : len(numbers)
+    ]:
+        raise Violation("letters", f"{who}: {numbers}, next {queue.next_letter}")
+
+
+def _timer(who: str, machine: QueueMachine, queue: Queue) -> None:
+    """What is due at some time stands in the timers, not later than then."""
+    due = queue.next_due()
+    if queue.delayed and min(when for when, _ in queue.delayed) != queue.delayed[0][0]:
+        raise Violation("heap", f"{who}: {queue.delayed[:3]}")
+    if due and not queue.is_timed:
+        raise Violation("timers", f"{who} is due and not timed")
+    if queue.is_timed and due and (not queue.due_ts or queue.due_ts > due):
+        raise Violation("timers", f"{who} is due at {due}, known for {queue.due_ts}")
+    if queue.due_ts and (queue.due_ts, queue.uid) not in machine._timers:
+        raise Violation("timers", f"{who} is due at {queue.due_ts}, and in no timer")
 
 
 def _place(who: str, uid: int, runs: Any, seen: set[tuple[int, int, int]]) -> int:

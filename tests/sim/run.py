@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from node.broker.errors import UnknownCommand
+from node.wire.primitives import Table
+from tests.amqp_client import Received
 from tests.sim.actors import Actor, Consumer, Founder, Owner, Publisher, Purger, Replier
 from tests.sim.cluster import SimClient, SimCluster
 from tests.sim.declarer import Declarer
 from tests.sim.faults import BadTopology, Faults
+from tests.sim.features import chosen
 from tests.sim.history import History, Message, Violation
 from tests.sim.limits import Limits
 from tests.sim.log_model import LogModel
@@ -27,6 +30,9 @@ NEWER_EVERY = 4
 """Every so many seeds end with a command from a newer version, at which nodes must halt."""
 ELECTIONS_MAX = 30
 """Election timeouts within which a quorum in good health must serve."""
+
+
+Watcher = Callable[[Consumer, Message, Received], None]
 
 
 @dataclass(slots=True)
@@ -67,6 +73,8 @@ class Run:
         self.replies: dict[str, str] = {}  # exclusive queues in use, by owner
         self.actors: list[Actor] = []
         self.given_up: dict[int, None] = {}
+        self.watchers: dict[str, Watcher] = {}  # by queue: look at what its consumers are given
+        self.features = chosen(self)
         self.installs = 0
         self._numbers = 0
         self._keep_trace = keep_trace
@@ -181,7 +189,9 @@ class Run:
 
     def _declare(self) -> None:
         """Before anything goes wrong: the queues whose routes never change, declared on various nodes."""
-        names = ("q0", "q1", "q2", "f0", "f1", "n0", "p0")
+        queues: dict[str, Table] = {name: {} for name in ("q0", "q1", "q2", "f0", "f1", "n0", "p0")}
+        for feature in self.features:
+            queues |= feature.queues()
 
         def has_leaders() -> bool:
             return all(
@@ -190,12 +200,12 @@ class Run:
             )
 
         self._until(has_leaders, "leaders are elected")
-        founders = [Founder(self, name) for name in names]
+        founders = [Founder(self, name, arguments) for name, arguments in queues.items()]
         self._until(lambda: all(founder.is_done for founder in founders), "the queues are declared")
         cores = self.cluster.cores
         known = self.model.groups[0]
         self._until(lambda: all(c.host.groups[0].applied == known.commit for c in cores.values()), "all know")
-        for name in names:
+        for name in queues:
             record = cores[1].topology.queue("/", name)
             assert record is not None
             self.groups[name] = record.group
@@ -221,6 +231,8 @@ class Run:
             self.actors += [Owner(self, "owner"), Replier(self, "replier")]
         if rng.random() < 0.6:
             self.actors.append(Declarer(self, "declarer"))
+        for feature in self.features:
+            self.actors += feature.cast()
 
     # -- liveness --------------------------------------------------------------------------------------
 
@@ -257,15 +269,26 @@ class Run:
         with self._step_of_its_own():
             for actor in self.actors:
                 actor.stop()
+            if self.features:
+                self._set_clocks()
         left = self._drain()
         self.history.check_lost()
         self.history.check_purges(left)
+        self.history.check_letters()
+        for feature in self.features:
+            feature.check()
         self._until(self._is_at_rest, "nothing is left of the clients")
         for node, core in self.cluster.cores.items():
             for machine in (*core.shards.values(), core._memory_machine):
                 audit(f"n{node}", machine)
         if self.seed % NEWER_EVERY == 0:
             self._submit_newer()
+
+    def _set_clocks(self) -> None:
+        """A clock that was ahead for a while holds up the time of a group: let the others be as late."""
+        newest = max(model.ts for model in self.model.groups.values()) - self.world.now_ms
+        for sim in self.world.nodes.values():
+            sim.wall_ms = sim.clock_ms = max(newest, sim.clock_ms)
 
     def _submit_newer(self) -> None:
         """A command of a kind that this version does not know stops whoever would have to apply it."""
@@ -298,7 +321,8 @@ class Run:
 
         for node in self.world.nodes:
             self._note_given_up(node)
-        for _ in range(40):
+        # With the smallest window each message takes a tick.
+        for _ in range(PATIENCE_MS // 50):
             if not missing():
                 return
             self.world.run(until_ms=self.world.now_ms + 50)
@@ -324,7 +348,10 @@ class Run:
             for queue, group in self.groups.items():
                 for core in self.cluster.cores.values():
                     record = core.topology.queue("/", queue)
-                    if record is None or sum(core.shards[group].counts(record.uid)[:2]):
+                    if record is None:
+                        return False
+                    machine = core.shards[group]
+                    if sum(machine.counts(record.uid)[:2]) or sum(machine.waiting(record.uid)):
                         return False
             return not any(core.frontend.pending_bytes for core in self.cluster.cores.values())
 
