@@ -134,8 +134,9 @@ def _rules(who: str, queue: Queue) -> None:
 def _timer(who: str, machine: QueueMachine, queue: Queue) -> None:
     """What is due at some time stands in the timers, not later than then."""
     due = queue.next_due()
-    if queue.delayed and min(when for when, _ in queue.delayed) != queue.delayed[0][0]:
-        raise Violation("heap", f"{who}: {queue.delayed[:3]}")
+    first = min((when for when, _ in queue.delayed), default=0)
+    if first and not 0 < queue.delayed.next_due() <= first:
+        raise Violation("heap", f"{who}: {first}, said to be {queue.delayed.next_due()}")
     if due and not queue.is_timed:
         raise Violation("timers", f"{who} is due and not timed")
     if queue.is_timed and due and (not queue.due_ts or queue.due_ts > due):
