@@ -10,6 +10,7 @@ import argparse
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ AMQP_PORT = 26440
 NODES = 3
 USER = "rabbitmq"
 START_S_MAX = 120
+STOP_S_MAX = 30
 FOLDER = SCRATCH / "warren-bench-rabbitmq"
 
 
@@ -36,6 +38,7 @@ class RabbitMq:
         self._folder = folder
         self._nodes = nodes
         self._ports_from = ports_from
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def pids(self) -> list[int]:
         """The Erlang machine of each node."""
@@ -82,6 +85,8 @@ class RabbitMq:
         for node in range(self._nodes, 0, -1):
             if (self._folder / f"n{node}").exists():
                 self._control(node, "stop", must_succeed=False)
+        while self._started:
+            _end(self._started.pop())
         if shutil.which("epmd"):
             # It ends by itself only when asked to, and only when no node is registered.
             subprocess.run(["epmd", "-kill"], env=self._environment(1), capture_output=True, check=False)
@@ -133,7 +138,7 @@ class RabbitMq:
 
     def _start(self, node: int) -> None:
         with (self._folder / f"n{node}.out").open("ab") as output:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 ["rabbitmq-server"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -142,6 +147,7 @@ class RabbitMq:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        self._started.append(process)
         # await_startup gives up at once while the node is not even registered.
         deadline = time.monotonic() + START_S_MAX
         while not self._control(node, "ping", must_succeed=False):
@@ -165,6 +171,15 @@ class RabbitMq:
                 f"rabbitmqctl {' '.join(command)}: {(done.stderr or done.stdout).strip()[:300]}"
             )
         return done.returncode == 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a node that was told to stop; one that never came up has to be ended."""
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _name(node: int) -> str:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 REPLY_TEXT_BYTES_MAX = 255
 """A reply-text is a shortstr."""
+_CUT = "..."
 
 
 class AmqpError(Exception):
@@ -47,7 +48,9 @@ class AmqpError(Exception):
         """`NAME - explanation`, cut between characters so that it fits a shortstr and always encodes."""
         text = f"{self.reply_name} - {self.text}" if self.text else self.reply_name
         encoded = text.encode("utf-8", "replace")
-        return encoded[:REPLY_TEXT_BYTES_MAX].decode("utf-8", "ignore")
+        if len(encoded) <= REPLY_TEXT_BYTES_MAX:
+            return encoded.decode()
+        return encoded[: REPLY_TEXT_BYTES_MAX - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
     def __str__(self) -> str:
         return self.reply_text

@@ -12,7 +12,6 @@ from integration.differential.brokers import Missing, both
 from integration.differential.generator import sequence
 from integration.differential.lockstep import Difference, Lockstep
 from integration.differential.shrink import shrunk
-from integration.differential.steps import Step
 
 
 @dataclass(slots=True)

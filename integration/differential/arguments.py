@@ -55,6 +55,24 @@ def queue_arguments(
     return made
 
 
+def quorum_arguments(chance: random.Random, queues: list[str]) -> dict[str, Any]:
+    """What quorum queues take, also those of older series."""
+    made: dict[str, Any] = {"x-queue-type": "quorum"}
+    chosen = chance.randrange(8)
+    if chosen == 0:
+        made["x-max-length"] = chance.choice((1, 2, 3))
+    elif chosen == 1:
+        made["x-delivery-limit"] = chance.choice((0, 1, 2))
+    elif chosen == 2:
+        made["x-message-ttl"] = 60_000
+    elif chosen == 3:
+        made["x-single-active-consumer"] = True
+    if chance.random() < 0.4:
+        made["x-dead-letter-exchange"] = ""
+        made["x-dead-letter-routing-key"] = queues[-1]
+    return made
+
+
 def bindings(chance: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
     """A binding's key and arguments, for an exchange of a type."""
     if kind == "headers":

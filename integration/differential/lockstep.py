@@ -1,7 +1,7 @@
 """Both brokers through the same steps at the same time.
 
-After each step both are read until they have said the same. What comes later than the answer (deliveries, counts that
-an ack changes, dead letters) has so long to come; a difference is what is still there when nothing has come for a while.
+After each step both are read until they have said the same. What comes later than the answer (deliveries, counts
+that an ack changes, dead letters) has so long to come; a difference is what is there when nothing has come for a while.
 """
 
 import select
@@ -70,6 +70,7 @@ class Lockstep:
         self._queues: dict[str, int] = {}
         """Queues that are or were, and a connection that may look at them."""
         self._probes: dict[str, int] = {}
+        self._is_quorum = False
         self._late: _Events = ([], [])
         """What came while queues were looked at."""
 
@@ -80,10 +81,14 @@ class Lockstep:
     def run(self, steps: list[Step]) -> Result:
         """Play a sequence, until its end or the first difference that goes on."""
         result = Result()
+        self._is_quorum = any(
+            isinstance(step.method, QueueDeclare) and step.method.arguments.get("x-queue-type") == "quorum"
+            for step in steps
+        )
         try:
             for number, step in enumerate(steps):
                 for difference in self._play(number, step):
-                    found = known.explain(step, difference.rabbitmq, difference.warren)
+                    found = self._explain(step, difference.rabbitmq, difference.warren)
                     if found is None or found.is_end:
                         result.difference = difference
                         difference.row = found.row if found else None
@@ -106,6 +111,9 @@ class Lockstep:
         if counts[0] != counts[1]:
             found.append(Difference(number, *counts))
         return found
+
+    def _explain(self, step: Step, rabbitmq: Outcome, warren: Outcome) -> known.Known | None:
+        return known.explain(step, rabbitmq, warren, is_quorum=self._is_quorum)
 
     def _picked(self, step: Step) -> tuple[bytes, str] | None:
         if step.pick is None or not isinstance(step.method, BasicAck | BasicNack | BasicReject):
@@ -131,7 +139,7 @@ class Lockstep:
             outcomes = [outcome_of(each, side.known) for each, side in zip(events, self.sides, strict=True)]
             now = time.monotonic()
             if all(ended):
-                found = outcomes[0] == outcomes[1] or known.explain(step, *outcomes)
+                found = outcomes[0] == outcomes[1] or self._explain(step, *outcomes)
                 if found or now > latest + PATIENCE_S:
                     return outcomes[0], outcomes[1]
             elif now > started + ANSWER_S_MAX:

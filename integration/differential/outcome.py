@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from integration.differential.side import is_barrier
-from node.wire.methods import BasicDeliver, ChannelOpenOk, Method
+from node.wire.methods import BasicCancel, BasicDeliver, ChannelOpenOk, Method
 from node.wire.properties import BasicProperties, decode_header
 from tests.amqp_client import ChannelGone, ClientEvent, Confirmed, ConnectionGone, Received, Replied
 
@@ -40,6 +40,8 @@ def outcome_of(events: list[tuple[int, ClientEvent]], known: Callable[[str], str
                 f"{_method(event.method, known)} {_properties(event, known)} {event.body!r}"
             )
         elif isinstance(event, Replied) and not isinstance(event.method, ChannelOpenOk):
+            if isinstance(event.method, BasicCancel):
+                place += " cancelled"  # nobody says when, compared with other answers
             told.setdefault(place, []).append(_method(event.method, known))
     for place, (acks, nacks) in confirmed.items():
         told.setdefault(f"{place} confirms", []).append(f"ack {sorted(acks)} nack {sorted(nacks)}")

@@ -33,8 +33,8 @@ from tests.amqp_client import AmqpClient, ChannelGone, ClientEvent, ConnectionGo
 
 BARRIER = "barrier"
 UNKNOWN_TAG = 4711
-GENERATED = re.compile(r"amq\.(gen|ctag)-[\w\-]+")
-REFERENCE = re.compile(r"amq\.(gen|ctag)#\d+")
+GENERATED = re.compile(r"amq\.(gen|ctag|rabbitmq\.reply-to)[\-.][\w\-+/=.]+")
+REFERENCE = re.compile(r"amq\.(gen|ctag|rabbitmq\.reply-to)#\d+")
 CONNECT_S_MAX = 20.0
 CLEANING = 1900
 """First of the channels that take away what a sequence made."""

@@ -4,22 +4,12 @@
 """
 
 import os
-import queue
-import shutil
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from integration.examples.programs import LANGUAGES, Watched, install_modules, run
 from integration.harness import Cluster, temporary_directory
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-ANSWER_S_MAX = 30.0
-LANGUAGES = ("py", "js")
 
 
 @pytest.fixture(scope="module")
@@ -35,68 +25,8 @@ def urls() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def modules() -> None:
-    """Install amqplib once, as examples/README.md says."""
-    if not (EXAMPLES / "node_modules/amqplib").is_dir():
-        assert shutil.which("npm"), "npm is not installed"
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=EXAMPLES, check=True, timeout=300)
-
-
-def command(program: str, *arguments: str) -> list[str]:
-    return [sys.executable if program.endswith(".py") else "node", str(EXAMPLES / program), *arguments]
-
-
-def run(url: str, program: str, *arguments: str) -> str:
-    """Run a program that ends; returns its output."""
-    result = subprocess.run(
-        command(program, *arguments),
-        env={**os.environ, "AMQP_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
-class Watched:
-    """A program that runs until it is ended, and the lines that it prints."""
-
-    def __init__(self, url: str, program: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            command(program, *arguments),
-            env={**os.environ, "AMQP_URL": url},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.first = self.line()
-
-    def __enter__(self) -> "Watched":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        self._reader.join(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
-
-    def line(self) -> str:
-        """The next line, once it is there."""
-        return self._lines.get(timeout=ANSWER_S_MAX)
-
-    def is_silent(self, for_s: float = 0.5) -> bool:
-        """Whether nothing more comes."""
-        time.sleep(for_s)
-        return self._lines.empty()
+    """Both languages have their library."""
+    install_modules()
 
 
 @pytest.mark.parametrize("sender", LANGUAGES)

@@ -15,6 +15,7 @@ from node.errors import (
     AccessRefused,
     AmqpError,
     ChannelError,
+    FrameError,
     HardError,
     NotAllowed,
     UnexpectedFrame,
@@ -28,6 +29,7 @@ from node.limits import (
     UNREAD_BYTES_MAX,
 )
 from node.wire.codec import ACK, BODY, ERROR, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, scan
+from node.wire.content_header import frame_fault
 from node.wire.methods import (
     ChannelOpenOk,
     ConnectionClose,
@@ -312,6 +314,8 @@ class Connection:
     def _receive_control(self, item: Item, events: list[Event]) -> None:
         """What comes on channel 0. Once the connection has ended, all is ignored but what the table names."""
         if item[0] == HEARTBEAT:
+            if item[2] and self.state not in ENDED:
+                raise FrameError(frame_fault(_FRAME_TYPES[HEARTBEAT], item[2], "unknown_frame"))
             return
         if item[0] in (HEADER, BODY) and self.state not in ENDED:
             raise _unexpected(item)
@@ -319,7 +323,7 @@ class Connection:
         if follows is None or item[0] != METHOD:
             if self.state not in ENDED:
                 msg = f"unexpected method in connection state {self.state.value}"
-                raise ChannelError(msg)
+                raise ChannelError(msg, *_ids(item))
             return
         method = decode_method(item[2], item[3])
         if isinstance(method, ConnectionStartOk):

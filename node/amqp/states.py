@@ -38,8 +38,8 @@ class ConnectionState(Enum):
     STARTING = "starting"  # start is sent
     SECURING = "securing"  # the session checks the credentials; bytes wait
     TUNING = "tuning"  # tune is sent
-    AWAITING_OPEN = "awaiting_open"  # tune-ok was right
-    OPENING = "opening"  # the session checks the virtual host; bytes wait
+    AWAITING_OPEN = "opening"  # tune-ok was right
+    OPENING = "opened"  # the session checks the virtual host; bytes wait
     RUNNING = "running"
     CLOSING = "closing"  # close is sent; everything but close and close-ok is ignored
     DEAF = "deaf"  # as CLOSING, but the frames are lost: nothing is read, the socket ends by the clock

@@ -197,6 +197,12 @@ def check_queue_arguments(
         raise PreconditionFailed(f"invalid property 'non-durable' for {title}")
 
 
+def check_exchange_type(kind: str) -> None:
+    """Raise the 406 for a type that no exchange has."""
+    if kind not in EXCHANGE_TYPES:
+        raise PreconditionFailed(f"unknown exchange type '{kind}'")
+
+
 def check_name_prefix(arguments: Arguments) -> None:
     """Raise the 406 for an x-name-prefix that is too long or no text."""
     prefix = arguments.get("x-name-prefix", "")
@@ -264,17 +270,21 @@ def _check_same_argument(title: str, key: str, current: Arguments, received: Arg
     default = "classic" if key == "x-queue-type" else _ABSENT
     one, other = current.get(key, default), received.get(key, default)
     if one is _ABSENT or other is _ABSENT or not is_same(one, other):
-        raise _inequivalent(title, key, _shown(received, key), _shown(current, key))
+        is_set = key in current and key in received
+        raise _inequivalent(
+            title, key, _shown(received, key, is_set=is_set), _shown(current, key, is_set=is_set)
+        )
 
 
 _ABSENT = object()
 
 
-def _shown(arguments: Arguments, key: str) -> str:
+def _shown(arguments: Arguments, key: str, *, is_set: bool) -> str:
+    """An argument in the text of the 406, which tells its type only where it is not set on both sides."""
     if key not in arguments:
         return "none"
     value = arguments[key]
-    return f"the value '{show(value)}' of type '{type_name(value)}'"
+    return f"'{show(value)}'" if is_set else f"the value '{show(value)}' of type '{type_name(value)}'"
 
 
 def _inequivalent(title: str, key: str, received: str, current: str) -> PreconditionFailed:

@@ -11,7 +11,7 @@ from node.broker.message import Message
 from node.broker.records import ExchangeRecord, QueueRecord
 from node.broker.spread import ConsistentHashMatcher, ModulusHashMatcher, RandomMatcher, check_weight
 from node.broker.topic import TopicTrie
-from node.broker.values import EMPTY, Table, decode_table, term, type_class
+from node.broker.values import EMPTY, Table, decode_table, term
 from node.errors import PreconditionFailed
 from node.wire.primitives import type_name
 
@@ -210,7 +210,7 @@ class HeadersPattern:
         self._is_any = mode in ("any", "any-with-x")
         with_x = mode in ("all-with-x", "any-with-x")
         self._conditions = [
-            (key, value, type_class(value))
+            (key, _comparable(value))
             for key, value in arguments.items()
             if key != "x-match" and (with_x or not key.startswith("x-"))
         ]
@@ -218,13 +218,20 @@ class HeadersPattern:
     def matches(self, headers: Mapping[str, Any]) -> bool:
         """Whether headers meet the conditions."""
         is_any = self._is_any
-        for key, value, kind in self._conditions:
-            met = key in headers and (
-                value is None or (headers[key] == value and type_class(headers[key]) == kind)
-            )
+        for key, value in self._conditions:
+            met = key in headers and (value is None or _comparable(headers[key]) == value)
             if met == is_any:
                 return is_any
         return not is_any
+
+
+def _comparable(value: Any) -> Any:
+    """A value as headers are compared: numbers by their value, texts by their bytes, whatever their types; a boolean
+    is no number.
+    """
+    if isinstance(value, bool):
+        return (value,)
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
 X_MATCH_MODES = ("all", "any", "all-with-x", "any-with-x")

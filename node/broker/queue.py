@@ -316,7 +316,8 @@ class QueueMachine(QueueBase):
                 priority=priority,
                 timeout_ms=0 if no_ack else timeout_ms or queue.policy.consumer_timeout_ms,
             )
-            queue.is_timed = queue.is_timed or consumer.timeout_ms > 0
+            if consumer.timeout_ms:
+                queue.is_timed = queue.has_timeouts = True
             self._changes.touch(uid)
             self._remember(consumer, queue)
             self._reply(meta, ticket)

@@ -167,4 +167,5 @@ def _read_consumer(queue: Queue, key: bytes, value: bytes) -> None:
     )
     queue.consumers[consumer.key] = consumer
     queue.attached_count += consumer.attached
-    queue.is_timed = queue.is_timed or timeout_ms > 0
+    if timeout_ms:
+        queue.is_timed = queue.has_timeouts = True

@@ -51,6 +51,7 @@ class Queue:
     config: QueueConfig
     policy: Policy = field(init=False)
     takes_as_is: bool = field(init=False)  # a message that asks for nothing is just put at the end
+    is_limited: bool = field(init=False)  # in messages or bytes
     counts_bytes: bool = field(init=False)  # it has a limit in bytes
     base: Lane = field(init=False)  # that of priority 0, the only one of most queues
     lanes: dict[int, Lane] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Queue:
     used_ts: int = 0  # when it was last used, where it expires
     due_ts: int = 0  # for when it stands in the machine's timers; 0: it does not
     is_timed: bool = False  # something in it may become due
+    has_timeouts: bool = False  # there was a consumer that may hold a message for some time only
     gone: list[Run] = field(default_factory=list)
     dirty_consumers: dict[Key, None] = field(default_factory=dict)
     dirty_letters: dict[int, Letter | None] = field(default_factory=dict)
@@ -84,7 +86,8 @@ class Queue:
 
     def __post_init__(self) -> None:
         self.policy = policy_of(self.config.arguments)
-        self.takes_as_is = self.policy.ttl_ms < 0 and not self.policy.is_limited
+        self.is_limited = self.policy.is_limited
+        self.takes_as_is = self.policy.ttl_ms < 0 and not self.is_limited
         self.is_timed = self.policy.ttl_ms >= 0 or self.policy.expires_ms > 0
         self.counts_bytes = self.policy.bytes_max >= 0
         self.base = self.lane(0)
@@ -353,7 +356,7 @@ class Queue:
         if self.policy.expires_ms and not self.attached_count:
             unused = self.used_ts + self.policy.expires_ms
             due = min(due or unused, unused)
-        for consumer in self.consumers.values():
+        for consumer in self.consumers.values() if self.has_timeouts else ():
             deadline = consumer.deadline() if consumer.timeout_ms else 0
             if deadline:
                 due = min(due or deadline, deadline)

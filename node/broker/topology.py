@@ -16,8 +16,8 @@ from typing import Any
 from cluster.machine import Meta, Row
 from cluster.types import MEMORY_GROUP
 from node.broker.arguments import (
-    EXCHANGE_TYPES,
     check_exchange_arguments,
+    check_exchange_type,
     check_name_prefix,
     check_queue_arguments,
     check_same_exchange,
@@ -165,9 +165,8 @@ class TopologyMachine(TopologyState):
         arguments: bytes,
     ) -> ExchangeDeclared:
         host = self._vhost(vhost)
+        check_exchange_type(exchange_type)
         _check_not_default(name)
-        if exchange_type not in EXCHANGE_TYPES:
-            raise PreconditionFailed(f"unknown exchange type '{exchange_type}'")
         table = decode_table(arguments)
         wanted = ExchangeRecord(0, vhost, name, exchange_type, durable, auto_delete, internal, table)
         node = host.exchanges.get(name)

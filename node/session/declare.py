@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.types import METADATA_GROUP
 from node.broker import commands, topology_commands
+from node.broker.arguments import check_exchange_type
 from node.broker.effects import Refusal
 from node.broker.records import QueueRecord
 from node.broker.topology_commands import strip_name
@@ -45,6 +46,8 @@ def exchange_declare(channel: "ChannelSession", method: methods.ExchangeDeclare)
     """exchange.declare, passive or not."""
     session = channel.session
     name = strip_name(method.exchange)
+    if not method.passive:
+        check_exchange_type(method.type)
     if not name:
         raise AccessRefused("operation not permitted on the default exchange")
     if method.passive:

@@ -23,6 +23,7 @@ from node.errors import AmqpError
 from node.session.channel import ChannelSession
 from node.session.ports import CheckLogin
 from node.session.publish import charged_bytes
+from node.wire.methods import ConnectionOpen
 
 if TYPE_CHECKING:
     from node.amqp import Connection
@@ -234,6 +235,7 @@ class Session:
         """Let the client into a vhost, or close the connection."""
         error = self.node.topology.check_vhost_access(self.user, vhost)
         if error is not None:
+            error.class_id, error.method_id = ConnectionOpen.class_id, ConnectionOpen.method_id
             self.fail(error)
             return
         self.vhost = vhost

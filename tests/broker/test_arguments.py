@@ -110,10 +110,7 @@ def test_quorum_queue_is_refused_when_not_durable_or_exclusive() -> None:
         (
             {"arguments": {"x-max-length": Byte(5)}},
             {"arguments": {"x-max-length": Long(6)}},
-            (
-                "'x-max-length' for {}: received the value '6' of type 'long' "
-                "but current is the value '5' of type 'byte'"
-            ),
+            "'x-max-length' for {}: received '6' but current is '5'",
         ),
         (
             {"arguments": {"x-queue-type": "quorum"}},

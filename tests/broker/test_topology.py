@@ -126,6 +126,18 @@ def test_deletes_and_unbinds_are_idempotent() -> None:
     assert topology.run(*made) == [None] * len(made)
 
 
+def test_binding_of_a_locked_queue_is_undone_by_its_owner_only() -> None:
+    """What is not bound is unbound, whoever asks."""
+    topology = Topology()
+    topology.queue("q", exclusive=True)
+    topology.bind("amq.direct", "q", "k")
+    other = SESSION + 1
+    assert topology.one(commands.unbind_queue(1, "/", "q", "amq.direct", "no", {}, other)) is None
+    assert topology.refusal(commands.unbind_queue(1, "/", "q", "amq.direct", "k", {}, other)).startswith(
+        "405"
+    )
+
+
 def test_exchange_in_use_is_not_deleted_if_unused() -> None:
     """406 while there is a binding that leaves it; bindings that lead to it do not count."""
     topology = Topology()

@@ -60,4 +60,11 @@ def test_error_carries_its_method_and_says_its_name() -> None:
 def test_reply_text_fits_a_shortstr(text: str) -> None:
     """A long name must not make the answer itself malformed, nor cut a character in half."""
     encoded = NotFound(text).reply_text.encode()
-    assert 250 <= len(encoded) <= 255
+    assert 249 <= len(encoded) <= 255
+
+
+def test_reply_text_shows_that_it_was_cut() -> None:
+    """As in RabbitMQ: 252 octets and three dots."""
+    whole = "a" * (255 - len("NOT_FOUND - "))
+    assert NotFound(whole).reply_text == f"NOT_FOUND - {whole}"
+    assert NotFound(whole + "a").reply_text == f"NOT_FOUND - {whole[:-3]}..."

@@ -266,6 +266,14 @@ def test_who_deletes_a_queue_hears_of_it_before_its_consumers_are_cancelled() ->
     assert client.take_methods() == [m.QueueDeleteOk(0), m.BasicCancel("t", no_wait=True)]
 
 
+def test_queue_with_single_active_consumer_refuses_an_exclusive_one() -> None:
+    client = _ready(Loopback())
+    single = {"x-single-active-consumer": True}
+    client.call(m.QueueDeclare(queue="s", arguments=single), m.QueueDeclareOk)
+    close = client.call(m.BasicConsume(queue="s", exclusive=True), m.ChannelClose)
+    assert close.reply_text == "ACCESS_REFUSED - queue 's' in vhost '/' in exclusive use"
+
+
 def test_get_says_how_many_remain_and_when_there_are_none() -> None:
     client = _ready(Loopback())
     client.publish("q", b"1", b"2")

@@ -126,6 +126,24 @@ def test_passive_exchange_declare_asks_whether_it_is_there() -> None:
     assert close.reply_text == "NOT_FOUND - no exchange 'none' in vhost '/'"
 
 
+def test_passive_declare_of_the_empty_name_is_not_of_the_last_queue() -> None:
+    client = _open(Loopback())
+    client.call(m.QueueDeclare(queue="q"), m.QueueDeclareOk)
+    close = client.call(m.QueueDeclare(passive=True), m.ChannelClose)
+    assert close.reply_text == "NOT_FOUND - no queue '' in vhost '/'"
+
+
+@pytest.mark.parametrize("passive", [True, False])
+def test_default_exchange_is_not_declared(passive: bool) -> None:
+    close = _open(Loopback()).call(m.ExchangeDeclare(exchange="", passive=passive), m.ChannelClose)
+    assert close.reply_text == "ACCESS_REFUSED - operation not permitted on the default exchange"
+
+
+def test_type_of_an_exchange_is_checked_before_its_name() -> None:
+    close = _open(Loopback()).call(m.ExchangeDeclare(exchange="", type="odd"), m.ChannelClose)
+    assert close.reply_text == "PRECONDITION_FAILED - unknown exchange type 'odd'"
+
+
 def test_user_without_rights_is_refused_by_name() -> None:
     broker = Loopback()
     for command in (
@@ -313,6 +331,7 @@ def test_unknown_vhost_is_530() -> None:
     client = Loopback().connect().login(vhost="none")
     close = client.take_methods()[-1]
     assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - vhost none not found")
+    assert (close.failed_class_id, close.failed_method_id) == (10, 40), "connection.open"
 
 
 def test_stopping_node_says_goodbye() -> None:

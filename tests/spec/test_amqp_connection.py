@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from node.amqp import Connection, Options
+from node.amqp.events import ConnectionClosed
 from node.wire.methods import (
     BasicAck,
     BasicNack,
@@ -56,6 +57,8 @@ HARD = [
      505, "UNEXPECTED_FRAME - type 2, first 16 octets = <<0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0>>"),
     # 4.2.7: heartbeats are of channel 0
     ("heartbeat on a channel", frame(8, 1, b""), 505, "UNEXPECTED_FRAME - type 8, all octets = <<>>"),
+    ("heartbeat that carries something", frame(8, 0, b"x"),
+     501, 'FRAME_ERROR - type 8, all octets = <<"x">>: unknown_frame'),
     ("heartbeat on a closed channel", frame(8, 9, b""), 505, "UNEXPECTED_FRAME - type 8, all octets = <<>>"),
     # 2.2.5: a channel must be open
     ("method on a closed channel", method_frame(2, QueueDeclare()),
@@ -121,6 +124,33 @@ def test_hard_error_closes_the_connection(name: str, data: bytes, code: int, tex
     assert pair.to_server() == []
     pair.server.tick(pair.now_ms + 3000)
     assert pair.server.closing
+
+
+@pytest.mark.parametrize(
+    ("method", "ids"), [(QueueDeclare(), (50, 10)), (BasicAck(1), (60, 80)), (ConnectionTuneOk(), (10, 31))]
+)
+def test_unexpected_method_of_a_connection_is_named(method: Method, ids: tuple[int, int]) -> None:
+    """AMQP 1.4.2.5: class-id and method-id are of the method that failed."""
+    pair = Pair().opened(1)
+    (event,) = pair.server.receive_data(method_frame(0, method), pair.now_ms)
+    assert isinstance(event, ConnectionClosed)
+    assert event.error is not None
+    assert (event.error.class_id, event.error.method_id) == ids
+
+
+def test_tune_ok_twice_is_told_the_state_that_rabbitmq_is_in() -> None:
+    """RabbitMQ calls a connection `opening` from its tune-ok on."""
+    pair = Pair()
+    pair.accept = False
+    pair.client.open()
+    pair.exchange()
+    pair.server.login_accepted("guest")
+    pair.to_client()
+    pair.client.data_to_send()
+    tuned = method_frame(0, ConnectionTuneOk(2047, 131_072, 0))
+    pair.server.receive_data(tuned + tuned, pair.now_ms)
+    text = "CHANNEL_ERROR - unexpected method in connection state opening"
+    assert pair.to_client() == [ConnectionGone(504, text)]
 
 
 SOFT: list[tuple[Method, str, tuple[int, int]]] = [
