@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import math
 import queue
 import sys
 import threading
@@ -56,9 +57,13 @@ def _is_alike(found: Difference | None, wanted: Difference) -> bool:
 
 
 def run(
-    seeds: list[int], jobs: int, rabbitmq: tuple[str, int], warren: list[tuple[str, int]], *, shrink: bool
+    seeds: list[int],
+    asked: argparse.Namespace,
+    rabbitmq: tuple[str, int],
+    warren: list[tuple[str, int]],
 ) -> Tally:
     """All seeds, a few at a time, each worker against another node of Warren."""
+    deadline = time.monotonic() + asked.seconds
     tally, waiting = Tally(), queue.SimpleQueue[int]()
     for seed in seeds:
         waiting.put(seed)
@@ -66,14 +71,14 @@ def run(
     def work(number: int) -> None:
         lockstep = Lockstep(rabbitmq, warren[number % len(warren)])
         try:
-            while True:
-                play(lockstep, waiting.get_nowait(), tally, shrink=shrink)
+            while time.monotonic() < deadline:
+                play(lockstep, waiting.get_nowait(), tally, shrink=not asked.no_shrink)
         except queue.Empty:
             return
         finally:
             lockstep.close()
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(asked.jobs)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -86,6 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m integration.differential", description=__doc__)
     parser.add_argument("--seeds", default="1-2000", help="first-last, or one")
     parser.add_argument("--jobs", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no sequence after so long")
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--rabbitmq", type=int, help="AMQP port of one that runs")
     parser.add_argument("--warren", type=int, nargs="+", help="AMQP ports of one that runs")
@@ -95,12 +101,12 @@ def main() -> int:
     started = time.monotonic()
     if asked.rabbitmq and asked.warren:
         hosts = ("127.0.0.1", asked.rabbitmq), [("127.0.0.1", port) for port in asked.warren]
-        tally = run(seeds, asked.jobs, *hosts, shrink=not asked.no_shrink)
+        tally = run(seeds, asked, *hosts)
     else:
         try:
             with both() as hosts:
                 started = time.monotonic()
-                tally = run(seeds, asked.jobs, *hosts, shrink=not asked.no_shrink)
+                tally = run(seeds, asked, *hosts)
         except Missing as error:
             print(f"differential: {error}", file=sys.stderr)
             return 2

@@ -46,9 +46,23 @@ def _reply_to_nobody(step: Step, rabbitmq: str, _: str) -> bool:
     )
 
 
+def _own_reply_address(step: Step, rabbitmq: str, _: str) -> bool:
+    return "INTERNAL_ERROR" in rabbitmq and getattr(step.method, "queue", "").startswith(
+        "amq.rabbitmq.reply-to"
+    )
+
+
+def _another_argument(_: Step, rabbitmq: str, warren: str) -> bool:
+    return all("PRECONDITION_FAILED - inequivalent arg 'x-" in said for said in (rabbitmq, warren))
+
+
+def _exclusive_and_single(_: Step, rabbitmq: str, warren: str) -> bool:
+    return "in exclusive use" in warren and "in exclusive use" not in rabbitmq
+
+
 _LAST_DEATH = re.compile(r", x-last-death-(exchange|queue|reason): '[^']*'")
 _FIRST_ATTEMPT = re.compile(
-    r"headers={x-delivery-count: Long\(0\)}(, )?|, x-delivery-count: Long\(0\)|x-delivery-count: Long\(0\), "
+    r"headers={}(, )?|headers={x-delivery-count: Long\(0\)}(, )?|, x-delivery-count: Long\(0\)|x-delivery-count: Long\(0\), "
 )
 _BOTH = re.compile(f"{_LAST_DEATH.pattern}|{_FIRST_ATTEMPT.pattern}")
 _CONSUMERS = re.compile(r"\d+ consumers|consumer_count=\d+")
@@ -58,8 +72,14 @@ RULES: list[tuple[Rule, Known]] = [
     (_both_say("unknown exchange type"), Known("an unknown exchange type is 503")),
     (_warren_says("unsupported queue version"), Known("`x-queue-version` 1")),
     (_only(_LAST_DEATH), Known("`x-last-death-", is_end=False)),
-    (_only(_FIRST_ATTEMPT), Known("basic.get on a quorum queue sets `x-delivery-count`", is_end=False)),
-    (_only(_BOTH), Known("basic.get on a quorum queue sets `x-delivery-count`", is_end=False)),
+    (
+        _only(_FIRST_ATTEMPT),
+        Known("basic.get on a quorum queue sets `x-delivery-count`", is_end=False, is_of_quorum=True),
+    ),
+    (
+        _only(_BOTH),
+        Known("basic.get on a quorum queue sets `x-delivery-count`", is_end=False, is_of_quorum=True),
+    ),
     (_only(_CONSUMERS), Known("a quorum queue counts consumers", is_end=False, is_of_quorum=True)),
     (
         _warren_says("basic.get operations are not supported by classic queues with single active consumer"),
@@ -67,6 +87,12 @@ RULES: list[tuple[Rule, Known]] = [
     ),
     (_rabbitmq_says("does not support global qos"), Known("basic.qos `global`")),
     (_rabbitmq_says("flag set are not supported by quorum queues"), Known("queue.delete `if-unused`")),
+    (_own_reply_address, Known("a channel that declares its own direct reply-to address")),
+    (
+        _another_argument,
+        Known("of several arguments that differ", is_end=False, is_of_quorum=True),
+    ),
+    (_exclusive_and_single, Known("a quorum queue with a single active consumer", is_of_quorum=True)),
     (_reply_to_nobody, Known("a mandatory reply", is_end=False)),
 ]
 
