@@ -38,6 +38,7 @@ class Barrier:
 
     ticket: int
     submitted: int  # own commands that must be applied first
+    first_token: int = 0  # of its first read; whatever answers that or a later one was asked after it began
     token: int = 0  # of the read under way, 0: none
     asked_at_ms: int = 0
     index: int = 0  # what must be applied; 0: not known yet
@@ -259,7 +260,7 @@ class Group:
             write.hard_state = ready.hard_state
         for state in ready.read_states:
             for barrier in self._barriers:
-                if barrier.token == state.token:
+                if barrier.first_token <= state.token <= barrier.token and not barrier.index:
                     barrier.index = state.index
         if ready.committed:
             self._apply(ready.committed, outcome)
@@ -348,6 +349,7 @@ class Group:
                 self._next_token += 1
                 self.raft.read_index(token)
             barrier.token, barrier.asked_at_ms = token, now_ms
+            barrier.first_token = barrier.first_token or token
 
     def _pass_barriers(self, outcome: Outcome) -> None:
         waiting: list[Barrier] = []

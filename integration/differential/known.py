@@ -62,7 +62,7 @@ def _exclusive_and_single(_: Step, rabbitmq: str, warren: str) -> bool:
 
 _LAST_DEATH = re.compile(r", x-last-death-(exchange|queue|reason): '[^']*'")
 _FIRST_ATTEMPT = re.compile(
-    r"headers={}(, )?|headers={x-delivery-count: Long\(0\)}(, )?|, x-delivery-count: Long\(0\)|x-delivery-count: Long\(0\), "
+    r"headers={(x-delivery-count: Long\(0\))?}(, )?|, x-delivery-count: Long\(0\)|x-delivery-count: Long\(0\), "
 )
 _BOTH = re.compile(f"{_LAST_DEATH.pattern}|{_FIRST_ATTEMPT.pattern}")
 _CONSUMERS = re.compile(r"\d+ consumers|consumer_count=\d+")

@@ -153,6 +153,22 @@ def test_all_nodes_reach_all_groups() -> None:
             assert cluster.done[(node, group)] == wanted
 
 
+def test_barrier_passes_where_answers_take_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that was asked again is answered by what the first question brings, however late."""
+    import cluster.group
+
+    monkeypatch.setattr(cluster.group, "BARRIER_RETRY_MS", 0)
+    hosts = Cluster(1)
+    hosts.world.run(until_ms=hosts.world.now_ms + 5000)
+    passed: set[tuple[int, int]] = set()
+    hosts.world.on_turn.append(lambda sim, turn: passed.update((sim.id, ticket) for ticket in turn.passed))
+    for node, sim in hosts.world.nodes.items():
+        hosts.hosts[node].barrier(GROUPS[0], 7)
+        hosts.world.wake(sim)
+    hosts.world.run(until_ms=hosts.world.now_ms + 3000)
+    assert passed == {(node, 7) for node in hosts.world.nodes}
+
+
 @pytest.mark.parametrize("seed", range(int(os.environ.get("HOST_SEEDS", "15"))))
 def test_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Crashes, pauses, cuts, losses and small checkpoints: never twice, never out of order, never different."""
