@@ -10,7 +10,7 @@ from bench.clusters import Cluster, cpu_s
 from bench.generator import Figures, LoadError, Settings
 from bench.workloads import Plan, Target, Workload
 
-TOPOLOGY = ("name", "queues", "exchange", "bindings", "kind")
+TOPOLOGY = ("name", "queues", "exchange", "bindings", "kind", "ttl", "length", "priorities", "dead")
 
 
 @dataclass(slots=True)

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from bench.generator import Settings
 
+HOUR_MS = 3_600_000
+"""Nothing expires of it: what is measured is the rule, not its effect."""
+
 LEADER = {"publish_at": 0, "consume_at": 0}
 
 
@@ -118,6 +121,17 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("declare", "queue.declare, 1 client", {}, (at_least(10),), job="declare"),
     Workload("declare20", "queue.declare, 20 clients", {"clients": 20}, (at_least(20),), job="declare"),
     Workload("connect", "connect, open a channel, close", {}, (at_least(1.5),), job="connect"),
+    # What a feature costs, beside `one`. RabbitMQ has priorities and transactions for classic queues only.
+    Workload("ttl", "as the first, the queue with x-message-ttl", {"ttl": HOUR_MS}),
+    Workload("expiration", "as the first, each message with expiration", {"expiration": HOUR_MS}),
+    Workload("length", "as the first, the queue with x-max-length", {"length": 1_000_000}),
+    Workload(
+        "priority",
+        "as the first, 10 priorities (a classic queue there)",
+        {"priorities": 9, "kind": "classic"},
+    ),
+    Workload("dead", "as the first, through a queue in which all expires", {"dead": 1}),
+    Workload("tx", "as the first, transactions of 500 (a classic queue there)", {"tx": 1, "kind": "classic"}),
 )
 
 

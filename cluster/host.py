@@ -158,8 +158,10 @@ class Host:
         """One command, in pieces, onto this node's stream into any group; see `Group.submit`."""
         if group < MEMORY_GROUP:
             self.groups[group].submit(parts, is_patient=is_patient)
+        elif group == self.memory.id:
+            self.memory.submit(parts, is_patient=is_patient)
         else:
-            self._stream_owner(group).submit(parts)
+            self.links[group].submit(parts)
 
     def _stream_owner(self, group: int) -> Group | MemoryGroup | MemoryLink:
         if group < MEMORY_GROUP:
@@ -175,6 +177,8 @@ class Host:
         if group < MEMORY_GROUP:
             self.groups[group].barrier(ticket)
         else:
+            if group == self.memory.id:
+                self.memory.hurry()
             self._turn.passed.append(ticket)
 
     def entry_data(self, group: int, index: int) -> bytes:
@@ -188,12 +192,15 @@ class Host:
         self._set_clock(now_ms)
         self._ticks += 1
         for group in self.groups.values():
-            group.tick()
+            self._send(group, group.tick())
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
+        # In step with the heartbeats of this node, so that in a calm cluster one envelope has both.
+        is_beat = self._ticks % self.options.heartbeat_ticks == 0
         for node, peer in self.peers.items():
-            if node in self._later or now_ms - peer.told_ms >= PING_MS:
+            if (is_beat and node in self._later) or now_ms - peer.told_ms >= PING_MS:
                 self._envelope(node)
+        self.memory.hurry()
         for link in self.links.values():
             if link.overdue(now_ms):
                 for batch in link.resend(now_ms):
@@ -279,9 +286,7 @@ class Host:
         peer.heard_ms = self.now_ms
         for gid, message in envelope.messages:
             group = self.groups[gid]
-            group.raft.step(message)
-            if group.raft.has_ready():
-                group.touch()
+            self._send(group, group.step(message))
         for batch in envelope.batches:
             if batch.group == self.memory.id:
                 self._emit(batch.group, self.memory.receive_batch(node, batch.data, self.now_ms))
@@ -421,7 +426,7 @@ class Host:
                 self._envelope(message.target).messages.append((group.id, message))
 
     def _can_wait(self, group: int, reply: HeartbeatReply) -> bool:
-        """Whether no read waits for a reply: then it goes with what is sent next, at the next tick at the latest."""
+        """Whether no read waits for a reply: then it goes with what is sent next, at the next beat at the latest."""
         key = (group, reply.target)
         known, self._answered[key] = self._answered.get(key), reply.token
         return known == reply.token

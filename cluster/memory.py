@@ -29,10 +29,15 @@ class MemoryGroup:
         self._index = 0
         self._heard: list[int] = []  # nodes to be told how far their streams have come
 
-    def submit(self, parts: tuple[bytes, ...]) -> None:
-        """One command of this node."""
-        self.stream.submit(parts)
-        self.dirty = True
+    def submit(self, parts: tuple[bytes, ...], *, is_patient: bool = False) -> None:
+        """One command of this node; see `OriginStream.submit`."""
+        self.stream.submit(parts, is_patient=is_patient)
+        self.dirty = self.dirty or self.stream.can_form
+
+    def hurry(self) -> None:
+        """What nobody waited for has waited long enough, or somebody does now."""
+        self.stream.hurry()
+        self.dirty = self.dirty or self.stream.can_form
 
     def receive_batch(self, node: int, data: bytes, ts: int) -> list[Any]:
         """A batch of another node's stream; returns effects."""
@@ -50,7 +55,7 @@ class MemoryGroup:
             effects += self._apply(self.node, self.stream.epoch, batch.seq, batch.data, ts)
             self.stream.accept_applied(batch.seq)
         # A turn forms a bounded number of bytes; nothing from outside would make the rest go on.
-        self.dirty = self.stream.has_gathered
+        self.dirty = self.stream.can_form
         expects = [(node, Expect(self.id, 0, *self._origins.get(node))) for node in self._heard]
         self._heard.clear()
         return effects, expects

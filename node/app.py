@@ -206,7 +206,7 @@ class Node:
             silent_ms_max=config.session_grace_ms,
         )
         amqp = AmqpOptions(
-            version=__version__,
+            information=f"Warren {__version__}",
             cluster_name=config.cluster_name,
             platform=f"Python {sys.version_info.major}.{sys.version_info.minor}",
             frame_max=config.frame_size_bytes_max,

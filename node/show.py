@@ -77,7 +77,7 @@ def render(status: Json) -> str:
         _table("SHARD LEADER REPLICAS TERM COMMIT APPLIED LAG QUEUES LOG_BYTES",
                [_shard(shard) for shard in _list(status, "shards")]),
         "",
-        _table("QUEUE VHOST SHARD READY UNACKED CONSUMERS", [_queue(queue) for queue in shown])
+        _table("QUEUE VHOST SHARD READY UNACKED DELAYED LETTERS CONSUMERS", [_queue(queue) for queue in shown])
         if shown else "no queues",
     ]  # fmt: skip
     if isinstance(count := status["queue_count"], int) and count > len(shown):
@@ -129,7 +129,7 @@ def _queue(queue: Json) -> list[str]:
         f"{queue['name']}",
         f"{queue['vhost']}",
         where,
-        *[f"{queue[key]}" for key in ("ready", "unacked", "consumers")],
+        *[f"{queue[key]}" for key in ("ready", "unacked", "delayed", "letters", "consumers")],
     ]
 
 

@@ -137,7 +137,10 @@ class CoreStatus:
         machine = self._core.machine(record.group)
         ready, unacked, consumers = machine.counts(record.uid) if machine is not None else (0, 0, 0)
         owner = self._names.get(record.group - MEMORY_GROUP) if record.group >= MEMORY_GROUP else None
-        return QueueStatus(record.vhost, record.name, record.group, owner, ready, unacked, consumers)
+        delayed, letters = machine.waiting(record.uid) if machine is not None else (0, 0)
+        return QueueStatus(
+            record.vhost, record.name, record.group, owner, ready, unacked, consumers, delayed, letters
+        )
 
     def unready_reason(self) -> str | None:
         """None if the node serves clients."""

@@ -70,6 +70,7 @@ void set_up(void) {
         for (int i = host; i < settings.queues; i += hosts) {
             queue_name(name, i);
             declare_queue(conn, name, false);
+            if (settings.dead) declare_source(conn, i);
         }
         hang_up(conn);
     }
@@ -82,14 +83,24 @@ void set_up(void) {
     }
 }
 
-static void delete_one(Conn *conn, int number) {
-    char name[NAME_BYTES_MAX];
-    queue_name(name, number);
+static void delete_named(Conn *conn, const char *name) {
     size_t start = method_open(conn, 1, 50, 40);
     put16(conn, 0);
     put_short(conn, name);
     put8(conn, 0);
     frame_close(conn, start);
+}
+
+static void delete_one(Conn *conn, int number) {
+    char name[NAME_BYTES_MAX];
+    queue_name(name, number);
+    delete_named(conn, name);
+}
+
+static void delete_source(Conn *conn, int number) {
+    char name[NAME_BYTES_MAX];
+    source_name(name, number);
+    delete_named(conn, name);
 }
 
 static void purge_one(Conn *conn, int number) {
@@ -117,6 +128,7 @@ void tear_down(void) {
         await(conn, EXCHANGE_DELETE_OK, "exchange.delete");
     }
     pipelined(conn, settings.queues, delete_one, QUEUE_DELETE_OK, "queue.delete");
+    if (settings.dead) pipelined(conn, settings.queues, delete_source, QUEUE_DELETE_OK, "queue.delete");
     hang_up(conn);
 }
 

@@ -36,6 +36,8 @@ enum { FRAME_OVERHEAD = 8, FRAME_BYTES_MAX = 131072, NAME_BYTES_MAX = 200 };
 #define BASIC_ACK METHOD(60, 80)
 #define BASIC_NACK METHOD(60, 120)
 #define CONFIRM_SELECT_OK METHOD(85, 11)
+#define TX_SELECT_OK METHOD(90, 11)
+#define TX_COMMIT_OK METHOD(90, 21)
 
 typedef struct {
     const char *hosts, *user, *password, *vhost;
@@ -46,6 +48,10 @@ typedef struct {
     int size, window, prefetch, ack;
     int publish_at, consume_at; /* first host of producers and consumers, -1: where the queue was declared */
     int clients, connections, threads;
+    int ttl, length, priorities; /* arguments of the queues, 0: none */
+    int expiration;              /* of each message in ms, 0: none */
+    int dead;                    /* 1: publish to queues in which everything expires at once, and consume the dead letters */
+    int tx;                      /* 1: each window of messages is a transaction */
     double seconds, warmup, drain, rate;
     int64_t count; /* messages in all, 0: by time */
 } Settings;
@@ -113,9 +119,12 @@ void hang_up(Conn *conn);
 void queue_name(char *into, int number);
 void exchange_name(char *into);
 void binding_key(char *into, int number);
+void source_name(char *into, int number);
 void declare_queue(Conn *conn, const char *name, bool is_exclusive);
+void declare_source(Conn *conn, int number);
 void start_consumer(Conn *conn, const char *queue, int prefetch, bool no_ack);
 void select_confirms(Conn *conn);
+void select_transactions(Conn *conn);
 
 /* Jobs; each prints the fields of its report. */
 void set_up(void);

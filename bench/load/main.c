@@ -61,6 +61,9 @@ static bool set_integer(const char *key, double value) {
         {"publish_at", &settings.publish_at}, {"consume_at", &settings.consume_at},
         {"clients", &settings.clients},       {"connections", &settings.connections},
         {"threads", &settings.threads},
+        {"ttl", &settings.ttl},               {"length", &settings.length},
+        {"priorities", &settings.priorities}, {"expiration", &settings.expiration},
+        {"dead", &settings.dead},             {"tx", &settings.tx},
     };
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {
         if (strcmp(integers[i].key, key) != 0) continue;

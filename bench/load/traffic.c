@@ -30,7 +30,7 @@ typedef struct {
     int64_t *sent_ns;          /* by sequence modulo window */
     bool *is_open;
     int64_t began_ns;
-    bool wants_out;
+    bool wants_out, is_committing;
     volatile int64_t published, confirmed, nacked;
 } Producer;
 
@@ -57,7 +57,17 @@ static pthread_barrier_t ready;
 
 /* -- producers -------------------------------------------------------------------------------------- */
 
-static void encode_publish(Conn *into, const char *exchange, const char *key, size_t frame_bytes_max, size_t *stamp) {
+static void encode_properties(Conn *into, size_t number) {
+    bool is_persistent = strcmp(settings.kind, "transient") != 0;
+    char expiration[16];
+    snprintf(expiration, sizeof expiration, "%d", settings.expiration);
+    put16(into, (is_persistent ? 0x1000 : 0) | (settings.priorities > 0 ? 0x0800 : 0) | (settings.expiration > 0 ? 0x0100 : 0));
+    if (is_persistent) put8(into, 2);
+    if (settings.priorities > 0) put8(into, (unsigned)(number % (size_t)(settings.priorities + 1)));
+    if (settings.expiration > 0) put_short(into, expiration);
+}
+
+static void encode_publish(Conn *into, const char *exchange, const char *key, size_t number, size_t frame_bytes_max, size_t *stamp) {
     size_t start = method_open(into, 1, 60, 40);
     put16(into, 0);
     put_short(into, exchange);
@@ -68,8 +78,7 @@ static void encode_publish(Conn *into, const char *exchange, const char *key, si
     put16(into, 60);
     put16(into, 0);
     put64(into, (uint64_t)settings.size);
-    put16(into, strcmp(settings.kind, "transient") == 0 ? 0 : 0x1000); /* delivery-mode */
-    if (strcmp(settings.kind, "transient") != 0) put8(into, 2);
+    encode_properties(into, number);
     frame_close(into, start);
     uint8_t *zeros = allocate((size_t)settings.size);
     for (size_t left = (size_t)settings.size; left > 0;) {
@@ -93,8 +102,9 @@ static void make_template(Producer *self) {
     if (*settings.exchange != 0) exchange_name(exchange);
     for (size_t i = 0; i < self->count; i++) {
         if (settings.bindings > 0) binding_key(key, (int)i);
+        else if (settings.dead) source_name(key, (int)self->number % settings.queues);
         else queue_name(key, (int)self->number % settings.queues);
-        encode_publish(&into, exchange, key, self->conn->frame_bytes_max, &self->stamp[i]);
+        encode_publish(&into, exchange, key, i, self->conn->frame_bytes_max, &self->stamp[i]);
         self->offset[i + 1] = into.out_end;
     }
     self->template = into.out;
@@ -110,7 +120,8 @@ static void open_producer(Producer *self, int number) {
     int queue = number % settings.queues;
     int host = settings.publish_at < 0 ? (settings.queues == 1 ? number : queue) : settings.publish_at + number;
     self->conn = dial(host);
-    if (settings.window > 0) select_confirms(self->conn);
+    if (settings.tx) select_transactions(self->conn);
+    else if (settings.window > 0) select_confirms(self->conn);
     self->limit = settings.count > 0 ? settings.count / settings.producers + (number < settings.count % settings.producers) : INT64_MAX;
     self->sent_ns = allocate((size_t)(settings.window + 1) * sizeof *self->sent_ns);
     self->is_open = allocate((size_t)(settings.window + 1) * sizeof *self->is_open);
@@ -155,6 +166,15 @@ static void watch(int epoll, int operation, int fd, void *who, bool in, bool out
     if (epoll_ctl(epoll, operation, fd, &event) == -1) fail("epoll: %s", strerror(errno));
 }
 
+/* A window that is sent is a transaction that is complete. */
+static void commit_full_window(Producer *self) {
+    if (!settings.tx || self->is_committing || self->seq - self->done < settings.window) return;
+    size_t start = method_open(self->conn, 1, 90, 20);
+    frame_close(self->conn, start);
+    flush(self->conn);
+    self->is_committing = true;
+}
+
 static void produce(Producer *self, int epoll) {
     bool is_full = false;
     /* A few rounds at most, so that confirms are read too. */
@@ -165,7 +185,10 @@ static void produce(Producer *self, int epoll) {
             stamp_run(self, can, now);
         }
         ssize_t count = send(self->conn->fd, self->template + self->pending, self->pending_end - self->pending, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (count > 0) self->pending += (size_t)count;
+        if (count > 0) {
+            self->pending += (size_t)count;
+            if (self->pending == self->pending_end) commit_full_window(self);
+        }
         else if (errno == EAGAIN || errno == EWOULDBLOCK) is_full = true;
         else fail("a producer lost its connection: %s", strerror(errno));
     }
@@ -197,6 +220,12 @@ static void settle(Producer *self, const Frame *frame, int64_t now) {
     else self->confirmed += settled;
 }
 
+static void committed(Producer *self, int64_t now) {
+    self->is_committing = false;
+    for (; self->done < self->seq; self->done++, self->confirmed++)
+        if (is_measuring) confirm_latency.count[bucket_of(now - self->sent_ns[(self->done + 1) % settings.window])]++;
+}
+
 static void read_confirms(Producer *self) {
     Frame frame;
     long count = fill(self->conn, MSG_DONTWAIT);
@@ -205,6 +234,7 @@ static void read_confirms(Producer *self) {
     while (next_frame(self->conn, &frame)) {
         if (frame.type != FRAME_METHOD) continue;
         if (frame.method == BASIC_ACK || frame.method == BASIC_NACK) settle(self, &frame, now);
+        else if (frame.method == TX_COMMIT_OK) committed(self, now);
         else if (frame.method >> 16 != 10 || frame.method == CONNECTION_CLOSE) unexpected(&frame, "producer");
     }
 }

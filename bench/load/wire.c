@@ -273,27 +273,55 @@ void hang_up(Conn *conn) {
 
 void queue_name(char *into, int number) { snprintf(into, NAME_BYTES_MAX, "%s-%d", settings.name, number); }
 
+void source_name(char *into, int number) { snprintf(into, NAME_BYTES_MAX, "%s-source-%d", settings.name, number); }
+
 void exchange_name(char *into) { snprintf(into, NAME_BYTES_MAX, "%s-%s", settings.name, settings.exchange); }
 
 void binding_key(char *into, int number) { snprintf(into, NAME_BYTES_MAX, "plant.%d.level", number); }
 
-void declare_queue(Conn *conn, const char *name, bool is_exclusive) {
+static void put_number(Conn *conn, const char *name, int value) {
+    put_short(conn, name);
+    put8(conn, 'I');
+    put32(conn, (uint32_t)value);
+}
+
+static void put_text(Conn *conn, const char *name, const char *value) {
+    put_short(conn, name);
+    put8(conn, 'S');
+    put32(conn, (uint32_t)strlen(value));
+    put(conn, value, strlen(value));
+}
+
+/* `heir` gets what expires in the queue, which then is all of it; NULL: none. */
+static void declare(Conn *conn, const char *name, bool is_exclusive, const char *heir) {
     size_t start = method_open(conn, 1, 50, 10);
     put16(conn, 0);
     put_short(conn, name);
     put8(conn, is_exclusive ? 4 : 2);
     size_t table = conn->out_end;
     put32(conn, 0);
-    if (!is_exclusive) {
-        put_short(conn, "x-queue-type");
-        put8(conn, 'S');
-        put32(conn, (uint32_t)strlen(settings.kind));
-        put(conn, settings.kind, strlen(settings.kind));
+    if (!is_exclusive) put_text(conn, "x-queue-type", settings.kind);
+    if (settings.ttl > 0) put_number(conn, "x-message-ttl", settings.ttl);
+    if (settings.length > 0) put_number(conn, "x-max-length", settings.length);
+    if (settings.priorities > 0) put_number(conn, "x-max-priority", settings.priorities);
+    if (heir != NULL) {
+        put_number(conn, "x-message-ttl", 0);
+        put_text(conn, "x-dead-letter-exchange", "");
+        put_text(conn, "x-dead-letter-routing-key", heir);
     }
     set32(conn->out + table, (uint32_t)(conn->out_end - table - 4));
     frame_close(conn, start);
     flush(conn);
     await(conn, QUEUE_DECLARE_OK, "queue.declare");
+}
+
+void declare_queue(Conn *conn, const char *name, bool is_exclusive) { declare(conn, name, is_exclusive, NULL); }
+
+void declare_source(Conn *conn, int number) {
+    char name[NAME_BYTES_MAX], heir[NAME_BYTES_MAX];
+    source_name(name, number);
+    queue_name(heir, number);
+    declare(conn, name, false, heir);
 }
 
 void start_consumer(Conn *conn, const char *queue, int prefetch, bool no_ack) {
@@ -321,4 +349,11 @@ void select_confirms(Conn *conn) {
     frame_close(conn, start);
     flush(conn);
     await(conn, CONFIRM_SELECT_OK, "confirm.select");
+}
+
+void select_transactions(Conn *conn) {
+    size_t start = method_open(conn, 1, 90, 10);
+    frame_close(conn, start);
+    flush(conn);
+    await(conn, TX_SELECT_OK, "tx.select");
 }

@@ -297,6 +297,13 @@ class Raft:
             or self.role is not soft.role
         )
 
+    def take_messages(self) -> list[Message]:
+        """What needs no disk and nothing else of a Ready: it may leave now instead of in the next one."""
+        messages = self.messages
+        if messages:
+            self.messages = []
+        return messages
+
     def ready(self) -> Ready:
         """Hand out what is to be done since the last call. The caller must do all of it, in order."""
         log = self.log

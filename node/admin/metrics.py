@@ -87,6 +87,10 @@ def _queue_families(queues: list[QueueStatus]) -> list[Family]:
                [([q.vhost, q.name], q.ready) for q in queues]),
         _gauge("queue_messages_unacked", "Messages delivered and not settled.", labels,
                [([q.vhost, q.name], q.unacked) for q in queues]),
+        _gauge("queue_messages_delayed", "Messages that wait for their time.", labels,
+               [([q.vhost, q.name], q.delayed) for q in queues]),
+        _gauge("queue_dead_letters", "Dead letters that no queue has taken yet.", labels,
+               [([q.vhost, q.name], q.letters) for q in queues]),
         _gauge("queue_consumers", "Consumers.", labels, [([q.vhost, q.name], q.consumers) for q in queues]),
     ]  # fmt: skip
 

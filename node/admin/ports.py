@@ -44,7 +44,12 @@ class ShardStatus:
 
 @dataclass(slots=True, frozen=True)
 class QueueStatus:
-    """A queue with its counts as of this node's replica."""
+    """A queue with its counts as of this node's replica.
+
+    Args:
+        delayed: messages that wait for their time.
+        letters: dead letters that wait for a queue that takes them.
+    """
 
     vhost: str
     name: str
@@ -53,6 +58,8 @@ class QueueStatus:
     ready: int
     unacked: int
     consumers: int
+    delayed: int = 0
+    letters: int = 0
 
 
 @dataclass(slots=True, frozen=True)

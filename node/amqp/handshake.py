@@ -47,8 +47,9 @@ class Options:
     """What the operator decides about connections.
 
     Args:
-        product, version, cluster_name, platform, copyright, information: shown to clients as server
-            properties.
+        product, version: whose behaviour clients find here. Some choose theirs by it: kombu sends basic.qos with
+            `global` to RabbitMQ 3.3 to 3.13 and to no other, and without it Celery's countdowns stall.
+        cluster_name, platform, copyright, information: shown to clients as server properties too.
         frame_max: greatest frame in bytes, 0 for no limit.
         channel_max: channels of one connection, 0 for no limit.
         heartbeat_s: interval that is proposed to clients; their answer counts. 0: none.
@@ -57,8 +58,8 @@ class Options:
         mechanisms: which of MECHANISMS clients may log in with.
     """
 
-    product: str = "Warren"
-    version: str = "0.1.0"
+    product: str = "RabbitMQ"
+    version: str = "3.13.7"
     cluster_name: str = "warren"
     platform: str = "Python"
     copyright: str = ""

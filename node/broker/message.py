@@ -26,6 +26,7 @@ class Opened:
         """Args: draw: gives so many unpredictable bytes."""
         self._properties = properties
         self._draw = draw
+        self.is_drawn = False  # True: chance decided, so another message like it may go another way
 
     def headers(self) -> Mapping[str, Any]:
         """Its headers."""
@@ -37,6 +38,7 @@ class Opened:
 
     def chance(self, bound: int) -> int:
         """A number below `bound`."""
+        self.is_drawn = True
         return drawn(self._draw, bound)
 
 

@@ -120,7 +120,7 @@ class QueueMachine(QueueBase):
         queue = self._queues.get(uid)
         if queue is None:
             return 0, 0
-        return queue.delayed_count, sum([letter.run[3] for _, letter in queue.letters])
+        return queue.delayed.count, sum([letter.run[3] for _, letter in queue.letters])
 
     def queue_uids(self) -> KeysView[int]:
         """Return the uids of all queues, a live view in no order; expired ones are not among them."""
@@ -316,7 +316,8 @@ class QueueMachine(QueueBase):
                 priority=priority,
                 timeout_ms=0 if no_ack else timeout_ms or queue.policy.consumer_timeout_ms,
             )
-            queue.is_timed = queue.is_timed or consumer.timeout_ms > 0
+            if consumer.timeout_ms:
+                queue.is_timed = queue.has_timeouts = True
             self._changes.touch(uid)
             self._remember(consumer, queue)
             self._reply(meta, ticket)

@@ -18,6 +18,8 @@ from node.broker.runs import Run
 
 ASSIGN_SLICES_MAX = 8192
 """Slices assigned in one `apply`, some 20 ms of work; the rest waits for the next (`Duties.unfinished`)."""
+STALE_TIMERS_MAX = 10_000
+"""Timers that no queue knows of any more, kept until their time comes."""
 RELEASED_RUNS_MAX = 8192
 """Delayed runs of a queue made ready in one `apply`; those that are due as well wait for the next."""
 
@@ -91,8 +93,7 @@ class QueueBase:
             queue.due_ts = queue.next_due() if queue.is_timed else 0
             for consumer in queue.consumers.values():
                 self._remember(consumer, queue)
-        self._timers = [(queue.due_ts, queue.uid) for queue in queues.values() if queue.due_ts]
-        heapify(self._timers)
+        self._begin_timers()
         for index, count in queue_rows.references(queues.values()):
             self._live[index] = self._live.get(index, 0) + count
         self._unfinished = {
@@ -171,11 +172,21 @@ class QueueBase:
         return effects
 
     def _set_timer(self, queue: Queue) -> None:
+        """See that the timers name a moment no later than that at which time changes something in a queue.
+
+        A queue that moves is due later and later: it keeps the timer that it has, which then finds nothing to do.
+        """
         due = queue.next_due()
-        if due != queue.due_ts:
+        if due and not 0 < queue.due_ts <= due:
             queue.due_ts = due
-            if due:
-                heappush(self._timers, (due, queue.uid))
+            heappush(self._timers, (due, queue.uid))
+            if len(self._timers) > 2 * len(self._queues) + STALE_TIMERS_MAX:
+                self._begin_timers()
+
+    def _begin_timers(self) -> None:
+        """Forget the timers of queues that are gone or due earlier than they were."""
+        self._timers = [(queue.due_ts, queue.uid) for queue in self._queues.values() if queue.due_ts]
+        heapify(self._timers)
 
     def _on_time(self, queue: Queue) -> None:
         """The time has come for which a queue stood in the timers."""
@@ -236,7 +247,7 @@ class QueueBase:
         else:
             self._unfinished.pop(uid, None)
         if queue.ready_count:
-            if queue.policy.is_limited:
+            if queue.is_limited:
                 queue.shorten(now)
             if queue.is_timed:
                 queue.expire(now + 1, now)

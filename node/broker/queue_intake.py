@@ -36,7 +36,8 @@ def admit(  # noqa: PLR0917 - called per run and queue: no object, no keywords
     """
     options = options or _NOTHING
     policy = queue.policy
-    runs = _unknown(queue, run, options.dedup_ids) if options.dedup_ids else [run]
+    names = options.dedup_ids
+    runs = _unknown(queue, run, names) if names else [run]
     if policy.bytes_max >= 0:
         runs = [part for one in runs for part in _by_size(one, sizes)]
     lives = [ttl_ms for ttl_ms in (policy.ttl_ms, options.ttl_ms) if ttl_ms >= 0]
@@ -55,6 +56,8 @@ def admit(  # noqa: PLR0917 - called per run and queue: no object, no keywords
             refused += _put_or_refuse(queue, new, now, follow_up)
         else:
             queue.put(new)
+    if names:
+        refused += _note(queue, run, names, refused)
     follow_up(queue)
     return refused
 
@@ -80,7 +83,12 @@ def _put_or_refuse(queue: Queue, run: Run, now: int, follow_up: Callable[[Queue]
 def _unknown(queue: Queue, run: Run, names: tuple[bytes, ...]) -> list[Run]:
     """The parts of a run that the queue has not seen; the others are gone."""
     parts: list[Run] = []
-    is_new: list[bool] = [not name or queue.window.add(name) for name in names[run[2] : run[2] + run[3]]]
+    is_new: list[bool] = []
+    known = queue.window.known
+    seen: set[bytes] = set()  # asked, never iterated
+    for name in names[run[2] : run[2] + run[3]]:
+        is_new.append(not name or (name not in known and name not in seen))
+        seen.add(name)
     start = 0
     for at in range(1, len(is_new) + 1):
         if at == len(is_new) or is_new[at] != is_new[start]:
@@ -88,6 +96,26 @@ def _unknown(queue: Queue, run: Run, names: tuple[bytes, ...]) -> list[Run]:
             (parts if is_new[start] else queue.gone).append(part)
             start = at
     return parts
+
+
+def _note(queue: Queue, run: Run, names: tuple[bytes, ...], refused: list[Range]) -> list[Range]:
+    """Note the ids of what was taken; what was refused may come again.
+
+    Returns:
+        The messages that were left out because of one before them that was refused.
+    """
+    refused_at = {at for first, last in refused for at in range(first, last + 1)}
+    lost = {names[at] for at in refused_at}
+    more: list[Range] = []
+    for at in range(run[2], run[2] + run[3]):
+        name = names[at]
+        if not name or at in refused_at:
+            continue
+        if name in lost:
+            more.append((at, at))
+        else:
+            queue.window.add(name)
+    return more
 
 
 def _by_size(run: Run, sizes: list[int]) -> list[Run]:

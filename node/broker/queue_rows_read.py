@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heapify
 
 from node.broker import queue_rows as rows_
 from node.broker.commands import QueueConfig
@@ -44,7 +43,6 @@ class Reader:
         for queue, active in self._active:
             queue.active = queue.consumers[active]
         for queue in self._queues.values():
-            heapify(queue.delayed)
             rows_.mark_saved(queue)
         return self._queues, self._expired
 
@@ -62,9 +60,7 @@ class Reader:
             case rows_.HELD:
                 self._read_held(queue, key, value)
             case rows_.DELAYED:
-                run = self._run(rows_.RUN_VALUE.unpack(value))
-                queue.delayed.append((rows_.DELAYED_KEY.unpack(key)[3], run))
-                queue.delayed_count += run[3]
+                queue.delayed.add(rows_.DELAYED_KEY.unpack(key)[3], self._run(rows_.RUN_VALUE.unpack(value)))
                 queue.is_timed = True
             case rows_.LETTER:
                 reason, ts, *fields = rows_.LETTER_VALUE.unpack(value)
@@ -171,4 +167,5 @@ def _read_consumer(queue: Queue, key: bytes, value: bytes) -> None:
     )
     queue.consumers[consumer.key] = consumer
     queue.attached_count += consumer.attached
-    queue.is_timed = queue.is_timed or timeout_ms > 0
+    if timeout_ms:
+        queue.is_timed = queue.has_timeouts = True

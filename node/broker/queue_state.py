@@ -8,12 +8,12 @@ leaves the queue for good passes through `gone`, from where the machine takes it
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 from node.broker.commands import QueueConfig
 from node.broker.consumer import Consumer, Key
 from node.broker.dedup import Window
+from node.broker.delayed import Delayed
 from node.broker.lane import Lane, returned_runs
 from node.broker.queue_policy import Policy, policy_of
 from node.broker.runs import PLAIN, Run, first_part, last_part
@@ -51,6 +51,7 @@ class Queue:
     config: QueueConfig
     policy: Policy = field(init=False)
     takes_as_is: bool = field(init=False)  # a message that asks for nothing is just put at the end
+    is_limited: bool = field(init=False)  # in messages or bytes
     counts_bytes: bool = field(init=False)  # it has a limit in bytes
     base: Lane = field(init=False)  # that of priority 0, the only one of most queues
     lanes: dict[int, Lane] = field(default_factory=dict)
@@ -64,8 +65,7 @@ class Queue:
     active: Consumer | None = None  # the only one to be served, with a single active consumer
     service: dict[int, deque[Consumer]] = field(default_factory=dict)
     """Attached consumers with credit, by priority, in the order of their turns; no empty ones."""
-    delayed: list[tuple[int, Run]] = field(default_factory=list)  # a heap by the time when they are due
-    delayed_count: int = 0
+    delayed: Delayed = field(default_factory=Delayed)
     letters: deque[tuple[int, Letter]] = field(default_factory=deque)  # with the number of the first message
     next_letter: int = 1
     sources: dict[int, Source] = field(
@@ -75,6 +75,7 @@ class Queue:
     used_ts: int = 0  # when it was last used, where it expires
     due_ts: int = 0  # for when it stands in the machine's timers; 0: it does not
     is_timed: bool = False  # something in it may become due
+    has_timeouts: bool = False  # there was a consumer that may hold a message for some time only
     gone: list[Run] = field(default_factory=list)
     dirty_consumers: dict[Key, None] = field(default_factory=dict)
     dirty_letters: dict[int, Letter | None] = field(default_factory=dict)
@@ -85,7 +86,8 @@ class Queue:
 
     def __post_init__(self) -> None:
         self.policy = policy_of(self.config.arguments)
-        self.takes_as_is = self.policy.ttl_ms < 0 and not self.policy.is_limited
+        self.is_limited = self.policy.is_limited
+        self.takes_as_is = self.policy.ttl_ms < 0 and not self.is_limited
         self.is_timed = self.policy.ttl_ms >= 0 or self.policy.expires_ms > 0
         self.counts_bytes = self.policy.bytes_max >= 0
         self.base = self.lane(0)
@@ -193,18 +195,15 @@ class Queue:
     def delay(self, run: Run, due: int) -> None:
         """Keep a run back until `due`."""
         due = min(due, TIME_MAX)
-        heappush(self.delayed, (due, run))
-        self.delayed_count += run[3]
+        self.delayed.add(due, run)
         self.dirty_delayed[due, run[0], run[1], run[2]] = run
         self.is_timed = True
 
     def release_delayed(self, now: int, runs_max: int) -> None:
         """Make ready what is due, at most `runs_max` runs: what was delivered before goes where it was."""
-        delayed = self.delayed
-        while delayed and delayed[0][0] <= now and runs_max:
-            due, run = heappop(delayed)
+        while runs_max and (item := self.delayed.take(now)) is not None:
+            due, run = item
             runs_max -= 1
-            self.delayed_count -= run[3]
             self.dirty_delayed[due, run[0], run[1], run[2]] = None
             if run[4]:
                 self._make_ready_again([run])
@@ -349,7 +348,7 @@ class Queue:
 
     def next_due(self) -> int:
         """Return when time will change something here; 0: never. In the past where work was put off."""
-        due = self.delayed[0][0] if self.delayed else 0
+        due = self.delayed.next_due()
         for lane in self.in_order:
             run = lane.next_run()
             if run is not None and run[6][1]:
@@ -357,7 +356,7 @@ class Queue:
         if self.policy.expires_ms and not self.attached_count:
             unused = self.used_ts + self.policy.expires_ms
             due = min(due or unused, unused)
-        for consumer in self.consumers.values():
+        for consumer in self.consumers.values() if self.has_timeouts else ():
             deadline = consumer.deadline() if consumer.timeout_ms else 0
             if deadline:
                 due = min(due or deadline, deadline)

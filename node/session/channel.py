@@ -14,7 +14,7 @@ from node.session.publish import charged_bytes, publish
 from node.session.requests import start, subject_of
 from node.session.script import Script
 from node.session.settle import settle
-from node.wire.methods import BasicPublish
+from node.wire.methods import BasicPublish, QueueDelete
 
 if TYPE_CHECKING:
     from node.amqp.channel import Channel
@@ -40,7 +40,7 @@ class ChannelSession:
     """
 
     __slots__ = (
-        "_script", "_ticket", "_waiting",
+        "_notices", "_script", "_ticket", "_waiting",
         "amqp", "consumers", "getters", "gone", "groups", "held_bytes", "holders", "id", "last_queue",
         "limit", "method", "prefetch", "reply_consumer", "session", "transaction",
     )  # fmt: skip
@@ -64,6 +64,7 @@ class ChannelSession:
         self.method: Method | None = None  # what is being done; None: a publish
         self._ticket = 0
         self._waiting: deque[Event] = deque()
+        self._notices: list[Method] = []  # what the client did not ask for, and hears after an answer
 
     # Events
 
@@ -154,6 +155,15 @@ class ChannelSession:
             self.amqp.send(method)
             self.session.touch()
 
+    def notify(self, method: "Method") -> None:
+        """What the client did not ask for. Who deletes a queue hears that it is done before hearing that its
+        consumers are gone: some clients leave at the second.
+        """
+        if self._script is not None and type(self.method) is QueueDelete:
+            self._notices.append(method)
+        else:
+            self.send(method)
+
     def _dispatch(self, event: Event) -> None:
         kind = type(event)
         try:
@@ -186,3 +196,7 @@ class ChannelSession:
     def _forget_script(self) -> None:
         self.session.tickets.drop(self._ticket)
         self._script = None
+        if self._notices:
+            notices, self._notices = self._notices, []
+            for notice in notices:
+                self.send(notice)

@@ -139,7 +139,7 @@ def cancelled(consumer: Consumer) -> None:
     consumer.backlog.clear()
     channel = consumer.channel
     if channel.session.amqp.capabilities.get("consumer_cancel_notify"):
-        channel.send(methods.BasicCancel(consumer_tag=consumer.tag, no_wait=True))
+        channel.notify(methods.BasicCancel(consumer_tag=consumer.tag, no_wait=True))
 
 
 def forget(consumer: Consumer) -> None:
@@ -169,10 +169,7 @@ def _checked(channel: "ChannelSession", method: methods.BasicConsume, name: str,
     """An argument of basic.consume, 0 where it is missing. Raises 406 where it is none of its type."""
     value = method.arguments.get(argument, 0)
     if not isinstance(value, int) or isinstance(value, bool):
-        kind = type_name(value)
-        reason = (
-            f'"expected integer, got {kind}"' if argument == "x-priority" else f"{{unacceptable_type,{kind}}}"
-        )
+        reason = f'"expected integer, got {type_name(value)}"'
     elif value < 0 and argument != "x-priority":
         reason = f"{{value_negative,{value}}}"
     else:

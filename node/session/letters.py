@@ -7,8 +7,9 @@ of leader, or when a stream begins anew, all that the queue still has is sent ag
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.types import METADATA_GROUP
 from node.broker import commands, commands_read
 from node.broker.commands import Options
 from node.broker.death import buried, is_cycle, routing_keys_of
@@ -17,10 +18,10 @@ from node.broker.message import Opened
 from node.session.plans import Plans
 from node.session.rules import ensure
 from node.wire import codec
-from node.wire.records import pack_record, read_record
+from node.wire.records import Record, joined_record, pack_record, parts_of, read_record
 
 if TYPE_CHECKING:
-    from node.broker.queue_state import Letter
+    from node.broker.queue_state import Letter, Reason
     from node.broker.records import QueueRecord
     from node.session.plans import Plan
     from node.session.shared import Shared
@@ -31,6 +32,28 @@ OPEN_BYTES_MAX = 4 << 20
 """Bytes of the letters of a queue that may be under way; one more letter is always sent."""
 RETRY_MS = 1000
 """How long a letter waits that must not get lost and that no queue takes now."""
+
+
+KEPT_MAX = 1024
+"""Kinds of messages of which a queue's outlet remembers what becomes of them: most look alike."""
+
+
+class Prepared(NamedTuple):
+    """What becomes of messages that are alike but for their bodies.
+
+    Args:
+        plan: where they go, perhaps nowhere.
+        priority: theirs.
+        head: exchange and routing key by which they go, as in a record.
+        properties: what they say then, encoded.
+        is_lasting: False: the next one may go another way.
+    """
+
+    plan: "Plan"
+    priority: int
+    head: bytes
+    properties: bytes
+    is_lasting: bool
 
 
 class Parcel:
@@ -72,6 +95,28 @@ class Parcel:
             self.outlet.begin_anew()
 
 
+class Doubt:
+    """Waits until the topology of this node is no older than the letters for which it knows no queue."""
+
+    session = None
+
+    def __init__(self, outlet: "Outlet", last: int) -> None:
+        self._outlet = outlet
+        self._last = last
+
+    def answered(self, _value: object) -> None:
+        """It is."""
+        self._outlet.is_current(self._last)
+
+    def expired(self) -> None:
+        """To drop a letter because the cluster is slow would be wrong."""
+        raise AssertionError
+
+    def abandoned(self) -> None:
+        """Ask again."""
+        self._outlet.is_current(0)
+
+
 class Outlet:
     """The letters of one queue of which this node leads the group."""
 
@@ -81,15 +126,20 @@ class Outlet:
         self._uid = uid
         self._sent = 0  # number of the last letter that is under way or done
         self._open: deque[Parcel] = deque()
+        self._open_bytes = 0
+        self._current = 0  # letters up to this number are no younger than the topology of this node
+        self._is_asking = False  # whether it is current
         self._retry_ms = 0
         self._plans = Plans()
+        self._version = -1
+        self._kept: dict[tuple[bytes, bytes, Reason, int, bool], Prepared] = {}
 
     def begin_anew(self) -> None:
         """Forget what is under way: it is sent again, and counts once."""
         for parcel in self._open:
             parcel.is_void = True
         self._open.clear()
-        self._sent = 0
+        self._open_bytes = self._sent = 0
 
     def forward(self, letters: "Iterable[tuple[int, Letter]]") -> None:
         """Send what is not under way, as far as the bounds allow."""
@@ -122,29 +172,64 @@ class Outlet:
             if number - low >= OPEN_MAX or self._is_full(parcel):
                 more = False
                 break
-            plan, priority, packed, offset = self._prepared(record, letter, data, offset, is_letter=is_letter)
-            if not plan.groups and record.arguments.get("x-dead-letter-strategy") == "at-least-once":
-                self._retry_ms = self._shared.node.now_ms() + RETRY_MS
+            prepared, packed, offset = self._prepared(record, letter, data, offset, is_letter=is_letter)
+            plan = prepared.plan
+            if not plan.groups and not self._may_drop(record, number, first + count - 1):
                 more = False
                 break
-            if parcel is None or parcel.plan is not plan or parcel.priority != priority:
+            if parcel is None or parcel.plan is not plan or parcel.priority != prepared.priority:
                 self._submit(parcel, low)
-                parcel = Parcel(self, number, plan, priority)
+                parcel = Parcel(self, number, plan, prepared.priority)
             parcel.add(packed)
             number += 1
         self._submit(parcel, low)
         return more
 
     def _is_full(self, parcel: Parcel | None) -> bool:
-        size_bytes = parcel.size_bytes if parcel is not None else 0
-        return size_bytes + sum([one.size_bytes for one in self._open]) >= OPEN_BYTES_MAX
+        return self._open_bytes + (parcel.size_bytes if parcel is not None else 0) >= OPEN_BYTES_MAX
+
+    def _may_drop(self, record: "QueueRecord", number: int, last: int) -> bool:
+        """Whether a letter for which there is no queue is to be dropped now: else it is looked at again later."""
+        node = self._shared.node
+        if record.arguments.get("x-dead-letter-strategy") == "at-least-once":
+            self._retry_ms = node.now_ms() + RETRY_MS
+            return False
+        if number > self._current and not self._is_asking:
+            # A binding made elsewhere may not have come here yet.
+            self._is_asking = True
+            ticket = self._shared.tickets.issue(Doubt(self, last), METADATA_GROUP, has_deadline=False)
+            node.barrier(METADATA_GROUP, ticket)
+        return number <= self._current
+
+    def is_current(self, last: int) -> None:
+        """The topology is no older than the letters up to `last`; 0: that cannot be said."""
+        self._is_asking = False
+        self._current = max(self._current, last)
 
     def _prepared(
         self, record: "QueueRecord", letter: "Letter", data: bytes, offset: int, *, is_letter: bool
-    ) -> "tuple[Plan, int, bytes, int]":
-        """Where the message at `offset` goes, its priority, its record, and the offset after it."""
-        topology = self._shared.node.topology
-        message, end = read_record(data, offset)
+    ) -> tuple[Prepared, bytes, int]:
+        """What becomes of the message at `offset`, its new record, and the offset after it."""
+        version = self._shared.node.topology.routes_version
+        if version != self._version or len(self._kept) >= KEPT_MAX:
+            self._kept.clear()
+            self._plans.known(version)
+            self._version = version
+        head, properties, body, end = parts_of(data, offset)
+        key = (head, properties, letter.reason, letter.ts // 1000, is_letter)
+        prepared = self._kept.get(key)
+        if prepared is None:
+            message, _ = read_record(data, offset)
+            prepared = self._prepare(record, letter, message, is_letter=is_letter)
+            if prepared.is_lasting:
+                self._kept[key] = prepared
+        return prepared, joined_record(prepared.head, prepared.properties, body), end
+
+    def _prepare(
+        self, record: "QueueRecord", letter: "Letter", message: Record, *, is_letter: bool
+    ) -> Prepared:
+        """Where a message goes that died, and what it says then."""
+        node = self._shared.node
         arguments = record.arguments
         exchange = str(arguments.get("x-dead-letter-exchange", ""))
         own_key = arguments.get("x-dead-letter-routing-key")
@@ -160,22 +245,24 @@ class Outlet:
             is_letter=is_letter,
             has_key=isinstance(own_key, str),
         )
-        message_view = Opened(properties, self._shared.node.draw)
+        view = Opened(properties, node.draw)
         found: dict[int, QueueRecord] = {}
         for key in keys:
-            for target in topology.route(record.vhost, exchange, key, message_view) or ():
+            for target in node.topology.route(record.vhost, exchange, key, view) or ():
                 if target.uid not in found and not is_cycle(target.name, properties):
                     found[target.uid] = target
         for target in found.values():
             ensure(self._shared, target)
-        self._plans.known(topology.routes_version)
-        packed = pack_record(exchange, keys[0], properties, message.body)
-        return self._plans.to(list(found.values())), properties.priority or 0, packed, end
+        packed = pack_record(exchange, keys[0], properties, b"")
+        head, encoded, _, _ = parts_of(packed, 0)
+        plan = self._plans.to(list(found.values()))
+        return Prepared(plan, properties.priority or 0, head, encoded, is_lasting=not view.is_drawn)
 
     def _submit(self, parcel: Parcel | None, low: int) -> None:
         if parcel is None:
             return
         self._open.append(parcel)
+        self._open_bytes += parcel.size_bytes
         self._sent = parcel.last
         plan = parcel.plan
         parcel.awaited = len(plan.groups)
@@ -201,6 +288,7 @@ class Outlet:
                 self._retry_ms = self._shared.node.now_ms() + RETRY_MS
                 break
             last = parcel.last
+            self._open_bytes -= parcel.size_bytes
             self._open.popleft()
         if last:
             self._shared.node.submit(self._group, commands.letters_done(self._uid, last))

@@ -31,9 +31,10 @@ class Plan:
         uids: all the queues.
         may_refuse: one of them refuses messages when it is full.
         priority_max: the highest priority that one of them tells apart.
+        is_by_priority: all of them tell all of these priorities apart, so that no order between them need be kept.
     """
 
-    __slots__ = ("groups", "may_refuse", "priority_max", "targets", "uids")
+    __slots__ = ("groups", "is_by_priority", "may_refuse", "priority_max", "targets", "uids")
 
     def __init__(self, way: Way, records: "Sequence[QueueRecord]" = ()) -> None:
         self.groups = tuple([group for group, _ in way])
@@ -41,7 +42,11 @@ class Plan:
         self.uids = frozenset([uid for _, uids in way for uid in uids])
         arguments = [record.arguments for record in records if record.table != EMPTY]
         self.may_refuse = any(can_refuse(table) for table in arguments)
-        self.priority_max = max([priority_max(table) for table in arguments], default=0)
+        priorities = [priority_max(table) for table in arguments]
+        self.priority_max = max(priorities, default=0)
+        self.is_by_priority = (
+            len(priorities) == len(records) and 0 < min(priorities, default=0) == self.priority_max
+        )
 
 
 class ReplyPlan(Plan):

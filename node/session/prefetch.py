@@ -116,6 +116,8 @@ def qos(channel: "ChannelSession", method: methods.BasicQos) -> None:
     """basic.qos."""
     if method.prefetch_size:
         raise AmqpNotImplemented(f"prefetch_size!=0 ({method.prefetch_size})")
+    # The answer goes before what the new limit lets go: a client in wait for it may not look at deliveries.
+    channel.send(methods.BasicQosOk())
     prefetch = method.prefetch_count
     if not method.global_:
         channel.prefetch = prefetch
@@ -125,7 +127,6 @@ def qos(channel: "ChannelSession", method: methods.BasicQos) -> None:
         channel.session.limits[channel.id] = channel.limit
     if channel.limit is not None and channel.limit.prefetch != prefetch:
         channel.limit.set(prefetch)
-    channel.send(methods.BasicQosOk())
 
 
 def window(channel: "ChannelSession", prefetch: int) -> int:

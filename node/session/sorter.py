@@ -1,7 +1,8 @@
 """From the messages of a burst to commands, and from the replies to confirms.
 
 Messages of a burst that go to the same queues and ask the same of them make one run, whatever came between them: a
-queue keeps the order in which it was sent messages, and two runs of a burst never share a queue.
+queue keeps the order in which it was sent messages, and two runs of a burst never share a queue, unless the queue
+itself keeps them apart by their priorities.
 """
 
 from collections import deque
@@ -37,7 +38,7 @@ _Kind: TypeAlias = "Plan | SpecialKind"
 class Sorter:
     """Sorts the messages of a burst into runs."""
 
-    __slots__ = ("_channel", "_receipts", "_runs", "_shared", "_uids")
+    __slots__ = ("_channel", "_lanes", "_receipts", "_runs", "_shared", "_uids")
 
     def __init__(self, channel: "ChannelSession") -> None:
         self._channel = channel
@@ -45,6 +46,9 @@ class Sorter:
         self._receipts: list[Receipt] = []
         self._shared: dict[tuple[int, ...], Receipt] = {}  # by groups, those that any run may join
         self._uids: set[int] = set()  # of all runs, once there are two
+        self._lanes: dict[
+            SpecialKind, None
+        ] = {}  # what is there, whatever its priority, where that keeps it apart
 
     def add(self, kind: _Kind, first_seq: int, count: int, packed: bytes, size_bytes: int) -> "Run":
         """Add messages to the run of their kind, and return it.
@@ -79,7 +83,14 @@ class Sorter:
 
     def _begin(self, kind: _Kind, *, has_confirms: bool) -> "Run":
         plan, options = (kind.plan, kind.options) if isinstance(kind, SpecialKind) else (kind, None)
-        if self._runs and kind not in self._runs:
+        if plan.is_by_priority:
+            lane = SpecialKind(
+                plan, (options or commands.Options())._replace(priority=0), _has_dedup_ids(kind)
+            )
+            if lane not in self._lanes:
+                self._make_way(plan)
+                self._lanes[lane] = None
+        elif self._runs and kind not in self._runs:
             self._make_way(plan)
         run = self._runs[kind] = Run(plan, self._receipt(plan, has_confirms=has_confirms), options)
         run.receipt.runs.append(run)
@@ -98,11 +109,11 @@ class Sorter:
 
     def _make_way(self, plan: "Plan") -> None:
         """Submit what there is if another run has a queue of this plan: its messages came before."""
-        if len(self._runs) == 1:
+        if not self._uids:
             self._uids.update(*[known.plan.uids for known in self._runs.values()])
         if not self._uids.isdisjoint(plan.uids):
             self.submit()
-            self._runs, self._receipts, self._shared, self._uids = {}, [], {}, set()
+            self._runs, self._receipts, self._shared, self._uids, self._lanes = {}, [], {}, set(), {}
         self._uids.update(plan.uids)
 
 
@@ -216,6 +227,10 @@ class Run:
             return commands.enqueue(ticket, target, self.count, self.packed)
         options = self._options._replace(dedup_ids=tuple(self.dedup_ids))
         return commands.enqueue_with(ticket, target, self.count, self.packed, options)
+
+
+def _has_dedup_ids(kind: _Kind) -> bool:
+    return isinstance(kind, SpecialKind) and kind.has_dedup_ids
 
 
 def confirm(channel: "ChannelSession", ranges: list[tuple[int, int]], size_bytes: int) -> None:

@@ -12,6 +12,9 @@ from node.wire.primitives import Reader, encode_shortstr
 from node.wire.properties import BasicProperties, decode_header, encode_header
 
 _LENGTHS = struct.Struct(">II")
+_CLASS_BASIC = 60
+_HEADER_START = struct.Struct(">HHQ")  # class, weight, bytes of the body
+_PROPERTIES_AT = _HEADER_START.size
 
 
 class Record(NamedTuple):
@@ -48,6 +51,24 @@ def pack_record(exchange: str, routing_key: str, properties: BasicProperties, bo
     header = encode_header(len(body), properties)
     head = encode_shortstr(exchange) + encode_shortstr(routing_key) + header
     return _LENGTHS.pack(len(head), len(body)) + head + body
+
+
+def parts_of(data: bytes, offset: int) -> tuple[bytes, bytes, bytes, int]:
+    """The record at `offset` in pieces: exchange and routing key, encoded properties, body; and the offset after it."""
+    head_bytes, body_bytes = _LENGTHS.unpack_from(data, offset)
+    start = offset + _LENGTHS.size
+    key_at = start + 1 + data[start]
+    header_at = key_at + 1 + data[key_at]
+    body_at = start + head_bytes
+    end = body_at + body_bytes
+    return data[start:header_at], data[header_at + _PROPERTIES_AT : body_at], data[body_at:end], end
+
+
+def joined_record(head: bytes, properties: bytes, body: bytes) -> bytes:
+    """The packed record of a message in the pieces of `parts_of`."""
+    size = _HEADER_START.size + len(properties)
+    lengths = _LENGTHS.pack(len(head) + size, len(body))
+    return b"".join((lengths, head, _HEADER_START.pack(_CLASS_BASIC, 0, len(body)), properties, body))
 
 
 def with_header(data: bytes, offset: int, count: int, name: str, value: int) -> bytes:

@@ -23,9 +23,10 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
 def test_handshake_shows_what_the_server_can() -> None:
-    pair = Pair(Options(product="Warren", cluster_name="c1")).opened()
+    pair = Pair(Options(information="Warren 1", cluster_name="c1")).opened()
     properties = pair.client.server_properties
-    assert properties["product"] == "Warren"
+    assert (properties["product"], properties["version"]) == ("RabbitMQ", "3.13.7")
+    assert properties["information"] == "Warren 1"
     assert properties["cluster_name"] == "c1"
     assert properties["capabilities"] == {
         "publisher_confirms": True,

@@ -383,6 +383,17 @@ def test_dedup_id_is_taken_once_and_confirmed_twice(driver: Driver) -> None:
     assert driver.machine.state_bytes() == driver.machines[2].state_bytes()
 
 
+def test_refused_message_may_be_sent_again_with_its_id(driver: Driver) -> None:
+    """A nack says that the queue does not have it, so its id is not known, nor that of its double in one command."""
+    driver.queue(config=config(x_max_length=2, x_overflow="reject-publish"))
+    names = (b"a", b"b", b"a", b"c", b"c")
+    assert replies(driver.run(enqueue_with([7], 5, dedup_ids=names))) == [Refused(((3, 4),))]
+    driver.run(commands.purge(0, 7))
+    assert replies(driver.run(enqueue_with([7], 2, dedup_ids=(b"a", b"c")))) == [0]
+    assert ready(driver) == 1
+    assert driver.machine.state_bytes() == driver.machines[2].state_bytes()
+
+
 def test_dedup_window_forgets_the_oldest(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is bounded, and its rows with it."""
     monkeypatch.setattr("node.broker.dedup.IDS_MAX", 300)
@@ -467,3 +478,19 @@ def test_deleted_queue_takes_delayed_messages_and_letters_along(driver: Driver) 
     assert driver.store == before
     assert not driver.machine.live()
     assert not driver.machine.has_duties
+
+
+def test_timers_of_a_moving_queue_are_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long time to live and much traffic leave no trail of moments at which nothing happens."""
+    monkeypatch.setattr("node.broker.queue_base.STALE_TIMERS_MAX", 5)
+    settings = config(x_message_ttl=3_600_000, x_expires=3_600_000)
+    driver.queue(config=settings)
+    for uid in range(100, 130):
+        driver.publish(1)
+        fetched(driver)
+        driver.run(commands.settle(50, [(1, 1)]))
+        driver.queue(uid, settings)
+        driver.run(commands.delete_queue(TICKET, uid, if_unused=False, if_empty=False))
+    assert len(driver.machine._timers) <= 8
+    driver.wait(3_600_000)
+    assert not driver.machine.has_queue(7)

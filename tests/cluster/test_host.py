@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.group import Group, Outcome
 from cluster.host import Host, HostOptions
 from cluster.machine import Meta, Row
 from cluster.placement import first_configuration
@@ -167,6 +168,35 @@ def test_barrier_passes_where_answers_take_longer_than_the_patience(monkeypatch:
         hosts.world.wake(sim)
     hosts.world.run(until_ms=hosts.world.now_ms + 3000)
     assert passed == {(node, 7) for node in hosts.world.nodes}
+
+
+def test_idle_groups_have_no_share_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calm cluster costs heartbeats and their answers only: one envelope each way and beat for all groups."""
+    cluster = Cluster(1)
+    world = cluster.world
+    world.run(until_ms=world.now_ms + 10_000)
+    shares: list[int] = []
+    envelopes: dict[tuple[int, int], int] = {}
+    collect = Group.collect
+
+    def counted(group: Group, turn: int, now_ms: int, outcome: Outcome) -> None:
+        shares.append(group.id)
+        collect(group, turn, now_ms, outcome)
+
+    def count(sim: SimNode, turn: Any) -> None:
+        for node in turn.envelopes:
+            envelopes[sim.id, node] = envelopes.get((sim.id, node), 0) + 1
+
+    monkeypatch.setattr(Group, "collect", counted)
+    world.on_turn.append(count)
+    terms = [[group.raft.term for group in host.groups.values()] for host in cluster.hosts.values()]
+    world.run(until_ms=world.now_ms + 10_000)
+    assert shares == []
+    assert len(envelopes) == 6
+    assert max(envelopes.values()) <= 101  # a beat is two ticks of 50 ms
+    assert terms == [[group.raft.term for group in host.groups.values()] for host in cluster.hosts.values()]
+    for group in GROUPS:  # the silence cost nobody its leader
+        assert sum(host.groups[group].leads for host in cluster.hosts.values()) == 1
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("HOST_SEEDS", "15"))))

@@ -143,6 +143,24 @@ def test_all_that_was_gathered_for_the_own_memory_is_done() -> None:
     assert machine.applied == 3 * UNAPPLIED_BYTES_MAX
 
 
+def test_what_nobody_waits_for_rides_along_in_the_own_memory() -> None:
+    """An ack takes no turn of its own: it goes with the next message, or after a tick."""
+    machine = CountingMachine()
+    group = MemoryGroup(machine, OriginStream(1, MEMORY_GROUP + 1, 1))
+    group.submit((b"ack",), is_patient=True)
+    assert not group.dirty
+    group.submit((b"message",))
+    assert group.dirty
+    group.collect(1, 0)
+    assert machine.applied == len(b"ackmessage")
+    group.submit((b"ack",), is_patient=True)
+    group.hurry()
+    assert group.dirty
+    group.collect(2, 0)
+    assert machine.applied == len(b"ackmessageack")
+    assert not group.dirty
+
+
 def test_a_stream_into_the_memory_of_a_dead_process_ends() -> None:
     """It may never come back; who waits for its answer must not wait with it."""
     one = OneHost()

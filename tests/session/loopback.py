@@ -154,10 +154,10 @@ class Loopback:
 
     def _forward_letters(self) -> None:
         """What the leader's node does for dead letters."""
-        submitted = self.submitted
+        before = (self.submitted, len(self._barriers))
         for group, machine in self.machines.items():
             self.frontend.letters.forward(group, machine.duties().lettered)
-        if self.submitted > submitted:
+        if (self.submitted, len(self._barriers)) != before:
             self.run()
 
     def _receive(self, client: Client, data: bytes) -> None:

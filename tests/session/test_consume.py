@@ -201,7 +201,7 @@ def test_duplicate_tag_closes_the_connection_with_530() -> None:
     [
         ("x-priority", "high", '"expected integer, got longstr"'),
         ("x-priority", True, '"expected integer, got bool"'),
-        ("x-consumer-timeout", "long", "{unacceptable_type,longstr}"),
+        ("x-consumer-timeout", "long", '"expected integer, got longstr"'),
         ("x-consumer-timeout", -1, "{value_negative,-1}"),
     ],
 )
@@ -255,6 +255,15 @@ def test_deleted_queue_cancels_consumers_that_can_be_told() -> None:
     _watch(broker).call(m.QueueDelete(queue="q"), m.QueueDeleteOk, channel=9)
     assert [m.BasicCancel("t", no_wait=True)] == told.take_methods()
     assert untold.take() == []
+
+
+def test_who_deletes_a_queue_hears_of_it_before_its_consumers_are_cancelled() -> None:
+    """As on RabbitMQ: a client that leaves when its consumer is cancelled has had its answer."""
+    client = _ready(Loopback(), "consumer_cancel_notify")
+    client.call(m.BasicConsume(queue="q", consumer_tag="t"), m.BasicConsumeOk)
+    client.take()
+    client.send(1, m.QueueDelete(queue="q"))
+    assert client.take_methods() == [m.QueueDeleteOk(0), m.BasicCancel("t", no_wait=True)]
 
 
 def test_queue_with_single_active_consumer_refuses_an_exclusive_one() -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from cluster.types import METADATA_GROUP
+from node.broker.topology_commands import bind_queue
 from node.wire import methods as m
 from node.wire.properties import BasicProperties
 from tests.session.client import Client, Received
@@ -171,6 +173,20 @@ def test_letter_without_a_queue_is_dropped_or_waits_as_the_strategy_says() -> No
     assert _get(client, TARGET) is None
     broker.tick(1000)
     assert _got(client, TARGET).body == b"kept"
+
+
+def test_a_binding_made_elsewhere_a_moment_ago_is_not_missed() -> None:
+    """Before a letter is dropped this node makes sure that it knows all bindings."""
+    broker = Loopback()
+    client = _open(broker, {"x-dead-letter-exchange": "dead", "x-dead-letter-routing-key": "new"}, TARGET)
+    client.publish(SOURCE, b"x")
+    broker.held[METADATA_GROUP] = None
+    broker.submit_elsewhere(METADATA_GROUP, bind_queue(0, "/", TARGET, "dead", "new", {}, 1))
+    _reject(client)
+    assert _get(client, TARGET) is None
+    del broker.held[METADATA_GROUP]
+    broker.run()
+    assert _got(client, TARGET).body == b"x"
 
 
 def test_letters_refused_by_a_full_queue_come_when_there_is_room_and_once() -> None:

@@ -26,6 +26,18 @@ def _qos(client: Client, count: int, *, is_global: bool) -> None:
     client.send(1, m.BasicQos(prefetch_count=count, global_=is_global))
 
 
+def test_what_a_raised_limit_lets_go_comes_after_qos_ok() -> None:
+    """As on RabbitMQ. Celery raises the limit from where it takes deliveries, and would miss these."""
+    broker = Loopback()
+    client = _opened(broker, "q")
+    _qos(client, 1, is_global=True)
+    client.send(1, m.BasicConsume(queue="q"))
+    _opened(broker).publish("q", *_numbers(3))
+    assert _bodies(client) == [b"0"]
+    _qos(client, 2, is_global=True)
+    assert [type(item.method) for item in client.take()] == [m.BasicQosOk, m.BasicDeliver]
+
+
 def test_channel_limit_is_shared_by_its_consumers() -> None:
     """RabbitMQ, consumer prefetch: `global=true` is shared across all consumers on the channel."""
     broker = Loopback()

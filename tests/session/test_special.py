@@ -462,3 +462,31 @@ def test_told_apart_agrees_with_counting(gaps: list[tuple[int, int]], refused: l
 
 def _flat(ranges: list[tuple[int, int]]) -> list[int]:
     return [number for first, last in ranges for number in range(first, last + 1)]
+
+
+def test_priorities_of_a_burst_make_a_run_each_and_keep_their_order() -> None:
+    """A queue that tells them apart needs no order between them; one that does not keeps it."""
+    broker = Loopback()
+    client = broker.connect().login().open()
+    arguments = {"x-max-priority": 2}
+    client.call(m.QueueDeclare(queue="q", durable=True, arguments=arguments), m.QueueDeclareOk)
+    client.call(m.QueueDeclare(queue="plain", durable=True), m.QueueDeclareOk)
+
+    def publish(queue: str) -> int:
+        before = broker.submitted
+        client.write(
+            b"".join(
+                content(1, queue, b"%d" % number, properties=BasicProperties(priority=number % 5))
+                for number in range(30)
+            )
+        )
+        return broker.submitted - before
+
+    def taken(queue: str) -> list[int]:
+        client.send(1, *[m.BasicGet(queue=queue, no_ack=True)] * 30)
+        return [int(item.body or b"") for item in client.take()]
+
+    assert publish("q") == 1 + 3  # with the command that hands the queue to its group
+    assert taken("q") == sorted(range(30), key=lambda number: -min(number % 5, 2))
+    assert publish("plain") == 1 + 1
+    assert taken("plain") == list(range(30))

@@ -74,8 +74,8 @@ def audit(who: str, machine: QueueMachine) -> None:
         ready = sum(_place(who, uid, [*lane.ready, *lane.returned], seen) for lane in queue.lanes.values())
         delayed = _place(who, uid, [run for _, run in queue.delayed], seen)
         _place(who, uid, [letter.run for _, letter in queue.letters], seen)
-        if delayed != queue.delayed_count:
-            raise Violation("counts", f"{who} queue {uid}: {delayed} delayed, not {queue.delayed_count}")
+        if delayed != queue.delayed.count:
+            raise Violation("counts", f"{who} queue {uid}: {delayed} delayed, not {queue.delayed.count}")
         held = 0
         for consumer in queue.consumers.values():
             runs = [run for chunk in consumer.chunks.values() for _, run in chunk]
