@@ -288,7 +288,7 @@ def _nested(depth: int) -> bytes:
 
 
 def _methods() -> Iterator[tuple[str, Case]]:
-    wrong: dict[str, tuple[Method, ...]] = {
+    yield from _on_channel({
         "channel.open again": (ChannelOpen(),),
         "channel.close-ok unasked": (ChannelCloseOk(),),
         "channel.flow off": (ChannelFlow(active=False),),
@@ -309,6 +309,11 @@ def _methods() -> Iterator[tuple[str, Case]]:
         "recover without requeue": (BasicRecover(requeue=False),),
         "recover-async": (BasicRecoverAsync(requeue=True),),
         "recover-async without requeue": (BasicRecoverAsync(requeue=False),),
+    })  # fmt: skip
+
+
+def _names() -> Iterator[tuple[str, Case]]:
+    yield from _on_channel({
         "get of no queue": (BasicGet(queue=""),),
         "get of a queue that is not there": (BasicGet(queue="frames.none"),),
         "consume of no queue": (BasicConsume(queue=""),),
@@ -332,6 +337,11 @@ def _methods() -> Iterator[tuple[str, Case]]:
         "declare and no answer, refused": (
             QueueDeclare(queue="amq.frames", no_wait=True),
         ),
+    })  # fmt: skip
+
+
+def _modes() -> Iterator[tuple[str, Case]]:
+    yield from _on_channel({
         "tx.commit without tx": (TxCommit(),),
         "tx.rollback without tx": (TxRollback(),),
         "tx twice": (TxSelect(), TxSelect()),
@@ -354,12 +364,10 @@ def _methods() -> Iterator[tuple[str, Case]]:
         "bind of direct reply": (QueueBind(queue="amq.rabbitmq.reply-to", exchange="amq.direct", routing_key="k"),),
         "delete of direct reply": (QueueDelete(queue="amq.rabbitmq.reply-to"),),
         "purge of direct reply": (QueuePurge(queue="amq.rabbitmq.reply-to"),),
-    }  # fmt: skip
-    for name, methods in wrong.items():
-        data = b"".join(method_frame(1, each) for each in methods)
-        if isinstance(methods[-1], BasicPublish):
-            data += content(1, 0)
-        yield f"method: {name}", Case(Stage.CHANNEL, data)
+    })  # fmt: skip
+
+
+def _connection() -> Iterator[tuple[str, Case]]:
     for name, each in {
         "open again": ConnectionOpen("/"),
         "start-ok again": ConnectionStartOk({}, "PLAIN", b"\0guest\0guest"),
@@ -370,6 +378,14 @@ def _methods() -> Iterator[tuple[str, Case]]:
         "blocked from a client": ConnectionBlocked("because"),
     }.items():
         yield f"connection: {name}", Case(Stage.CHANNEL, method_frame(0, each))
+
+
+def _on_channel(wrong: dict[str, tuple[Method, ...]]) -> Iterator[tuple[str, Case]]:
+    for name, methods in wrong.items():
+        data = b"".join(method_frame(1, each) for each in methods)
+        if isinstance(methods[-1], BasicPublish):
+            data += content(1, 0)
+        yield f"method: {name}", Case(Stage.CHANNEL, data)
 
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -414,8 +430,11 @@ def _row_of(name: str) -> str | None:
     return next(fitting, None)
 
 
+GROUPS = (
+    *(_protocol, _login, _tuning, _connection),
+    *(_frames, _contents, _arguments, _methods, _names, _modes),
+)
+
 CASES: dict[str, Case] = {
-    name: Case(case.stage, case.data, _row_of(name))
-    for group in (_protocol, _login, _tuning, _frames, _contents, _arguments, _methods)
-    for name, case in group()
+    name: Case(case.stage, case.data, _row_of(name)) for group in GROUPS for name, case in group()
 }

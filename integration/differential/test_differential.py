@@ -1,11 +1,10 @@
 """RabbitMQ and Warren say the same to the same operations, but for what docs/deviations.md tells."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from integration.differential.brokers import Address, Missing, both
+from integration.differential.brokers import Address
 from integration.differential.generator import THEMES, sequence
 from integration.differential.known import RULES
 from integration.differential.lockstep import Lockstep
@@ -15,15 +14,6 @@ from node.wire.methods import QueueDeclare, QueueDelete, TxCommit
 
 SEEDS = 4 * len(THEMES)
 DEVIATIONS = Path(__file__).parents[2] / "docs" / "deviations.md"
-
-
-@pytest.fixture(scope="module")
-def brokers() -> Iterator[tuple[Address, list[Address]]]:
-    try:
-        with both() as hosts:
-            yield hosts
-    except Missing as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.slow

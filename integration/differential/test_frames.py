@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
-from integration.differential.brokers import Missing, both
+from integration.differential.brokers import Address
 from integration.differential.cases import CASES, ROWS
 from integration.differential.frames import compare, is_wrong, report
 
@@ -18,11 +16,8 @@ def test_every_row_is_written_down_and_used() -> None:
     assert [row for row in ROWS if all(case.row != row for case in CASES.values())] == []
 
 
-def test_what_is_wrong_is_answered_alike() -> None:
+def test_what_is_wrong_is_answered_alike(brokers: tuple[Address, list[Address]]) -> None:
     """Every case: the methods with all their fields, and whether the connection ends."""
-    try:
-        with both() as (rabbitmq, warren):
-            found = list(compare(list(CASES), rabbitmq, warren[0]))
-    except Missing as error:
-        pytest.skip(str(error))
+    rabbitmq, warren = brokers
+    found = list(compare(list(CASES), rabbitmq, warren[0]))
     assert "\n".join(report(*each) for each in found if is_wrong(*each)) == ""

@@ -3,19 +3,14 @@
 On Warren, one program connects to the first node and its partner to the last.
 """
 
-import shutil
 from collections.abc import Iterator
 
 import pika
 import pytest
 
-from bench.clusters import SCRATCH
-from bench.rabbitmq import RabbitMq
+from integration.differential.brokers import Missing, rabbitmq
 from integration.examples.programs import LANGUAGES, Watched, install_modules, run
 from integration.harness import Cluster, temporary_directory
-
-FOLDER = SCRATCH / "warren-tutorials-rabbitmq"
-PORTS_FROM = 26240
 
 crossed = pytest.mark.parametrize(("source", "target"), [("py", "js"), ("js", "py")])
 """Every program runs, and each language talks to the other."""
@@ -28,11 +23,12 @@ def urls(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         with temporary_directory() as directory, Cluster(directory) as cluster:
             yield cluster.nodes[0].url, cluster.nodes[-1].url
         return
-    if shutil.which("rabbitmq-server") is None:
-        pytest.skip("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
-    with RabbitMq(FOLDER, 1, PORTS_FROM) as rabbitmq:
-        url = f"amqp://guest:guest@{rabbitmq.hosts[0]}/%2F"
-        yield url, url
+    try:
+        with rabbitmq() as (host, port):
+            url = f"amqp://guest:guest@{host}:{port}/%2F"
+            yield url, url
+    except Missing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module", autouse=True)

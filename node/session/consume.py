@@ -30,7 +30,7 @@ def recover(channel: "ChannelSession", method: methods.BasicRecover | methods.Ba
     submit = channel.session.node.submit
     returned = by_consumer(channel.amqp.take_all())
     for consumer, ranges in returned.items():
-        submit(channel.holders[consumer], commands.give_back(consumer, ranges, failed=False))
+        submit(channel.holders[consumer], commands.give_back(consumer, ranges, failed=True))
     if isinstance(method, methods.BasicRecover):
         channel.send(methods.BasicRecoverOk())
     # Only now: what a client gets before the answer, it takes for returned.

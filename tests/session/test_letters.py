@@ -266,3 +266,16 @@ def test_redelivery_says_how_often_it_failed() -> None:
         }
         assert (got.method.redelivered, got.body) == (attempts > 0, b"body")
         client.send(1, m.BasicNack(delivery_tag=got.method.delivery_tag))
+
+
+def test_recover_counts_as_a_failed_delivery() -> None:
+    """As basic.nack does, on a quorum queue of RabbitMQ: who recovers for ever meets the delivery limit."""
+    broker = Loopback()
+    client = _open(broker, {"x-queue-type": "quorum", "x-delivery-limit": 1})
+    client.publish(SOURCE, b"body")
+    client.send(1, m.BasicConsume(queue=SOURCE))
+    assert client.take()[-1].properties.headers is None
+    client.send(1, m.BasicRecover(requeue=True))
+    assert client.take()[-1].properties.headers == {"x-delivery-count": 1}
+    client.send(1, m.BasicRecover(requeue=True))
+    assert client.take_methods() == [m.BasicRecoverOk()], "dead"
