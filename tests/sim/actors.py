@@ -372,7 +372,8 @@ class Consumer(Actor):
 
     def taken_from(self, consumer_tag: str) -> None:
         """The server has cancelled the consumer: what it had settled last may not have counted."""
-        self.is_consuming = False
+        # It may be one that this client has cancelled itself, and replaced.
+        self.is_consuming = self.is_consuming and consumer_tag != f"c{self.number}"
         self.held = {tag: held for tag, held in self.held.items() if self.holders.get(tag) != consumer_tag}
         self.unsynced, self.rejects, self.returns, self.returns_syncing = [], [], [], []
         self.syncing = None if self.syncing is None else []

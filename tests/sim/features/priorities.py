@@ -77,7 +77,8 @@ class Taker(Consumer):
         self.asked_at = self.feature.events
 
     def returned(self, message: Message) -> None:
-        if message not in self.held.values():
+        # It may have come again since, and be done with.
+        if message not in self.held.values() and (self.queue, message) not in self.run.history.acked:
             self.feature.make_ready(message)
 
     def found_nothing(self) -> None:
