@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from node.broker import commands
+from node.broker import commands, queue
 from node.broker.arguments import queue_type
 from node.broker.effects import GetResult, Refusal
 from node.broker.permissions import resource_name
-from node.broker.queue import NO_ACK_WINDOW
 from node.errors import AmqpNotImplemented, NotAllowed, PreconditionFailed, ResourceLocked
 from node.session import direct_reply
 from node.session.deliver import Consumer, send_got, settle_sent
@@ -162,7 +161,8 @@ def _consumer(channel: "ChannelSession", method: methods.BasicConsume, tag: str,
         tag,
         group,
         no_ack=method.no_ack,
-        window=NO_ACK_WINDOW if method.no_ack else window(channel, channel.prefetch),
+        # Not imported by itself: whoever sets it sets it for the machine and for the session.
+        window=queue.NO_ACK_WINDOW if method.no_ack else window(channel, channel.prefetch),
         prefetch=channel.prefetch,
     )
 

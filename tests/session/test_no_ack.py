@@ -2,6 +2,7 @@
 
 import pytest
 
+from node.broker import queue
 from node.session.deliver import SETTLED_BYTES_MAX
 from node.wire import methods as m
 from tests.session.loopback import Loopback
@@ -24,6 +25,15 @@ def test_deliveries_without_acks_are_settled_together_at_the_next_tick() -> None
     assert dict(broker.machines[shard].live()) == {}
     broker.tick(50)
     assert broker.submitted - before == 2
+
+
+def test_a_small_window_without_acks_opens_without_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session and the machine mean the same window, half of which is news to the group."""
+    monkeypatch.setattr(queue, "NO_ACK_WINDOW", 1)
+    client = ready(Loopback())
+    client.call(m.BasicConsume(queue="q", no_ack=True), m.BasicConsumeOk)
+    client.publish("q", b"1", b"2", b"3")
+    assert len(client.take()) == 3
 
 
 def test_large_deliveries_without_acks_do_not_wait_for_a_tick_to_be_settled() -> None:

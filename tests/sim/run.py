@@ -321,8 +321,7 @@ class Run:
 
         for node in self.world.nodes:
             self._note_given_up(node)
-        # With the smallest window each message takes a tick.
-        for _ in range(PATIENCE_MS // 50):
+        for _ in range(40):
             if not missing():
                 return
             self.world.run(until_ms=self.world.now_ms + 50)
