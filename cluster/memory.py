@@ -15,6 +15,8 @@ from cluster.types import MEMORY_GROUP
 RESEND_MS = 1_000
 TURN_BYTES_MAX = 8 * 1024 * 1024
 """Commands of this node that are carried out in one turn; one more batch always is."""
+FORGET_ENTRIES = 4_096
+"""Nobody saves this group. After so many entries what its machine has noted for a checkpoint is thrown away."""
 
 
 class MemoryGroup:
@@ -39,7 +41,7 @@ class MemoryGroup:
         self.dirty = False
         self.entries: dict[int, bytes] = {}
         self._origins = Origins()
-        self._index = 0
+        self._index = self._forgotten = 0
         self._heard: list[int] = []  # nodes to be told how far their streams have come
         self._batches: deque[tuple[int, bytes]] = deque()  # commands submitted up to its end, data
         self._parts: list[bytes] = []  # of the batch that is gathered
@@ -114,6 +116,9 @@ class MemoryGroup:
         """Drop the data of entries that nobody needs. Called when the effects of a turn have been carried out."""
         for index in self.machine.take_dead():
             self.entries.pop(index, None)
+        if self._index - self._forgotten >= FORGET_ENTRIES:
+            self._forgotten = self._index
+            self.machine.checkpoint(full=False)
 
 
 class MemoryLink:

@@ -1,6 +1,9 @@
 """The queue machine of a node's memory, and what joined commands are answered by."""
 
+import tracemalloc
+
 from cluster.machine import Meta
+from cluster.memory import MemoryGroup
 from node.broker import commands
 from node.broker.effects import Probed, QueueEffect, Reply
 from node.broker.memory_queues import MemoryQueueMachine
@@ -31,3 +34,31 @@ def test_tickets_of_joined_commands_are_found() -> None:
         *commands.fence(9),
     )
     assert commands.tickets(parts) == [5, 9]
+
+
+def test_queues_that_come_and_go_leave_nothing_behind() -> None:
+    """An application may make a queue for each request; there is no checkpoint that would take note of its end."""
+    machine = MemoryQueueMachine(1)
+    group = MemoryGroup(machine, 1, 1)
+
+    def attach(uid: int) -> commands.Parts:
+        return commands.attach(0, uid, uid, uid, prefetch=0, no_ack=True, exclusive=False, priority=0)
+
+    def come_and_go(first: int, count: int) -> None:
+        for uid in range(first, first + count):
+            group.submit(commands.create_queue(0, uid, CONFIG))
+            group.submit(attach(uid))
+            group.submit(enqueue([uid], 1, ticket=0))
+            group.submit(commands.delete_queue(0, uid, if_unused=False, if_empty=False))
+            group.collect(1000)
+            group.forget_dead()
+
+    come_and_go(1, 4_200)
+    tracemalloc.start()
+    come_and_go(4_201, 200)
+    before, _ = tracemalloc.get_traced_memory()
+    come_and_go(4_401, 5_000)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not machine.queue_uids()
+    assert after - before < 300_000, "bytes"
