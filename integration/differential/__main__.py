@@ -14,6 +14,9 @@ from integration.differential.generator import sequence
 from integration.differential.lockstep import Difference, Lockstep
 from integration.differential.shrink import shrunk
 
+PROGRESS_SEQUENCES = 100
+"""Between two lines that say how far it is: about half a minute."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -49,6 +52,8 @@ def play(lockstep: Lockstep, seed: int, tally: Tally, *, shrink: bool) -> None:
         if report:
             tally.failed.append(seed)
             print(report, flush=True)
+        if tally.done % PROGRESS_SEQUENCES == 0:
+            print(f"{tally.done} sequences, {len(tally.failed)} differ unexplained", file=sys.stderr)
 
 
 def _is_alike(found: Difference | None, wanted: Difference) -> bool:
