@@ -416,10 +416,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "a channel.close-ok that nobody waits for": ("method: channel.close-ok unasked",),
     "a method with content that only a broker sends": ("method: basic.deliver from a client",),
     "an unknown exchange type is 503": ("method: exchange of *",),
-    "a method that is refused has its predecessors answered": (
-        "method: tx, then confirm",
-        "method: confirm, then tx",
-    ),
     "to bind or unbind `amq.rabbitmq.reply-to`": ("method: bind of direct reply",),
 }
 """What rows of docs/deviations.md begin with, and the cases that they explain."""
