@@ -184,7 +184,9 @@ def test_declaration_without_a_majority_fails_before_the_client_goes() -> None:
 
 
 @pytest.mark.parametrize("channel", [1, 0])
-@pytest.mark.parametrize("keys", [("q",), ("q", "nowhere")], ids=["end under way", "publish before it under way"])
+@pytest.mark.parametrize(
+    "keys", [("q",), ("q", "nowhere")], ids=["end under way", "publish before it under way"]
+)
 def test_client_that_is_lost_while_it_closes_leaves_nothing(channel: int, keys: tuple[str, ...]) -> None:
     broker = Loopback()
     client = ready(broker)
