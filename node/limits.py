@@ -27,6 +27,8 @@ PUBLISH_ARGUMENTS_KEPT_MAX: Final = 16_384
 
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 """From the connect to connection.open-ok, so that silent sockets do not pile up."""
+LEAVING_TIMEOUT_MS: Final = 10_000
+"""What a client asked for before it closed is answered first, but not for ever: as long as a request may wait."""
 CLOSE_TIMEOUT_MS: Final = 30_000
 """How long to wait for connection.close-ok before the socket is closed anyway."""
 SILENT_CLOSE_MS: Final = 3_000

@@ -1,11 +1,12 @@
 """A client and the broker's side of its connection, which exchange bytes without a socket.
 
-The broker's side is a bare `node.amqp.Connection`: logins and virtual hosts are accepted unless a test says
-otherwise, all other events are the test's to answer.
+The broker's side is a bare `node.amqp.Connection`: logins, virtual hosts, channels that open and all that closes are
+answered at once unless a test says otherwise, all other events are the test's to answer.
 """
 
 from node.amqp import Channel, Connection, Options
-from node.amqp.events import Event, Login, Open
+from node.amqp.events import ChannelClosing, ChannelOpened, ConnectionClosing, Event, Login, Open
+from node.wire.methods import ChannelOpenOk
 from tests.amqp_client import AmqpClient, ClientEvent
 
 
@@ -18,7 +19,7 @@ class Pair:
 
     Attributes:
         now_ms: the time; a test moves it.
-        accept: answer Login and Open.
+        accept: answer events as said above.
     """
 
     def __init__(self, options: Options | None = None, client: AmqpClient | None = None) -> None:
@@ -43,16 +44,30 @@ class Pair:
 
     def to_server(self) -> list[Event]:
         """Give the server what the client has to send; what the server makes of it."""
-        events = self.server.receive_data(self.client.data_to_send(), self.now_ms)
+        return self.receive(self.client.data_to_send())
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Give the server these bytes of the client; what it makes of them."""
+        events = self.server.receive_data(data, self.now_ms)
         for event in list(events):
-            if self.accept and isinstance(event, Login):
-                self.server.login_accepted(event.user)
-            elif self.accept and isinstance(event, Open):
-                self.server.open_accepted()
-            else:
-                continue
-            events += self.server.receive_data(b"", self.now_ms)
+            if self.accept and self._answer(event):
+                events += self.server.receive_data(b"", self.now_ms)
         return events
+
+    def _answer(self, event: Event) -> bool:
+        """Whether the server may have waited for the answer."""
+        match event:
+            case Login():
+                self.server.login_accepted(event.user)
+            case Open():
+                self.server.open_accepted()
+            case ChannelOpened():
+                event.channel.send(ChannelOpenOk())
+            case ChannelClosing():
+                event.channel.finish()
+            case ConnectionClosing():
+                self.server.finish()
+        return isinstance(event, Login | Open)
 
     def to_client(self) -> list[ClientEvent]:
         """Give the client what the server has to send; what the client makes of it."""

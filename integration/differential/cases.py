@@ -380,6 +380,22 @@ def _connection() -> Iterator[tuple[str, Case]]:
         yield f"connection: {name}", Case(Stage.CHANNEL, method_frame(0, each))
 
 
+def _ends() -> Iterator[tuple[str, Case]]:
+    """What was sent ahead is answered first."""
+    names = ("frames.one", "frames.two", "frames.three")
+    before = b"".join(method_frame(1, QueueDeclare(queue=name, exclusive=True)) for name in names)
+    for name, last in {
+        "unknown tag": method_frame(1, BasicAck(99)),
+        "flow stopped": method_frame(1, ChannelFlow(active=False)),
+        "queue that is not there": method_frame(1, QueueDeclare(queue="frames.none", passive=True)),
+        "channel.close, refused": method_frame(1, QueueDeclare(queue="frames.none", passive=True))
+        + method_frame(1, ChannelClose(200)),
+        "connection.close": method_frame(0, ConnectionClose(200, "bye")),
+        "method on a closed channel": method_frame(9, QueueDeclare(queue="frames.four")),
+    }.items():
+        yield f"end: {name} after declarations", Case(Stage.CHANNEL, before + last)
+
+
 def _on_channel(wrong: dict[str, tuple[Method, ...]]) -> Iterator[tuple[str, Case]]:
     for name, methods in wrong.items():
         data = b"".join(method_frame(1, each) for each in methods)
@@ -416,10 +432,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "a channel.close-ok that nobody waits for": ("method: channel.close-ok unasked",),
     "a method with content that only a broker sends": ("method: basic.deliver from a client",),
     "an unknown exchange type is 503": ("method: exchange of *",),
-    "a method that is refused has its predecessors answered": (
-        "method: tx, then confirm",
-        "method: confirm, then tx",
-    ),
     "to bind or unbind `amq.rabbitmq.reply-to`": ("method: bind of direct reply",),
 }
 """What rows of docs/deviations.md begin with, and the cases that they explain."""
@@ -432,7 +444,7 @@ def _row_of(name: str) -> str | None:
 
 GROUPS = (
     *(_protocol, _login, _tuning, _connection),
-    *(_frames, _contents, _arguments, _methods, _names, _modes),
+    *(_frames, _contents, _arguments, _methods, _names, _modes, _ends),
 )
 
 CASES: dict[str, Case] = {

@@ -6,12 +6,13 @@ however many messages it has.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from node.amqp import states
 from node.amqp.confirms import Confirms
 from node.amqp.content import Assembly, AssemblyBudget, parse_publish
-from node.amqp.events import ChannelClosed, Event, Outcome, Publish, Request, Settle
+from node.amqp.events import ChannelClosing, Event, Outcome, Publish, Request, Settle
 from node.amqp.states import ChannelState
 from node.amqp.unacked import Deliveries, UnackedWindow
 from node.errors import (
@@ -23,6 +24,7 @@ from node.errors import (
     PreconditionFailed,
     UnexpectedFrame,
 )
+from node.limits import LEAVING_TIMEOUT_MS
 from node.wire.codec import ACK, BODY, HEADER, METHOD, PUBLISH, Item, PublishedRun
 from node.wire.methods import (
     BasicAck,
@@ -42,6 +44,19 @@ _BODY_LENGTH: Final = slice(4, 8)
 _TICKET_BYTES: Final = 2
 
 
+@dataclass(slots=True)
+class Farewell:
+    """What the client is told at the end, once all that came before is answered.
+
+    Args:
+        error: its fault, for which it gets close.
+        is_asked: it has sent close itself, for which it gets close-ok.
+    """
+
+    error: AmqpError | None
+    is_asked: bool
+
+
 class Shared:
     """What all channels of one connection have in common.
 
@@ -50,14 +65,18 @@ class Shared:
         fail: closes the connection.
 
     Attributes:
-        channels: the open and the closing ones, by number.
+        channels: by number, but for those that the client has closed.
+        leaving: channels whose end waits for answers that are due, and when it comes at the latest.
+        now_ms: the time of this turn.
     """
 
-    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail")
+    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail", "leaving", "now_ms")
 
     def __init__(self, message_size_bytes_max: int, fail: Callable[[AmqpError], None]) -> None:
         self.fail = fail
         self.channels: dict[int, Channel] = {}
+        self.leaving: dict[Channel, int] = {}
+        self.now_ms = 0
         self.budget = AssemblyBudget(message_size_bytes_max)
         self._chunks: list[bytes] = []
         self._confirming: list[Confirms] = []
@@ -95,31 +114,31 @@ class Channel:
 
     Attributes:
         state: see `states.ChannelState`.
+        is_open: what is sent on it reaches the client.
         failed: the session has called `fail`; it skips events of this channel that come after.
         session: free for the session layer.
     """
 
-    __slots__ = ("_assembly", "_confirms", "_shared", "_unacked", "failed", "number", "session", "state")
+    __slots__ = (
+        "_assembly", "_confirms", "_farewell", "_shared", "_unacked", "failed", "is_open", "number", "session", "state",
+    )  # fmt: skip
 
     def __init__(self, number: int, shared: Shared) -> None:
         self.number = number
         self.state = ChannelState.OPEN
+        self.is_open = True
         self.failed = False
         self.session: Any = None
         self._shared = shared
         self._unacked = UnackedWindow()
         self._confirms: Confirms | None = None
         self._assembly: Assembly | None = None
+        self._farewell: Farewell | None = None
 
     def __repr__(self) -> str:
         return f"Channel({self.number}, {self.state.value})"
 
     # For the session
-
-    @property
-    def is_open(self) -> bool:
-        """Whether what is sent on it reaches the client."""
-        return self.state is ChannelState.OPEN
 
     @property
     def confirm_mode(self) -> bool:
@@ -138,12 +157,12 @@ class Channel:
 
     def send(self, method: Method) -> None:
         """Send a method; nothing where the channel is not open any more."""
-        if self.state is ChannelState.OPEN:
+        if self.is_open:
             self._shared.write(method_frame(self.number, method))
 
     def send_content(self, frames: bytes) -> None:
         """Send frames made by `wire.content_frames` for this channel; nothing once it is not open."""
-        if self.state is ChannelState.OPEN:
+        if self.is_open:
             self._shared.write(frames)
 
     def record_delivery(self, consumer: int, first_id: int, count: int, *, no_ack: bool) -> int:
@@ -171,7 +190,7 @@ class Channel:
             ok: False: refuse them.
         """
         confirms = self._confirms
-        if confirms is None or self.state is not ChannelState.OPEN:
+        if confirms is None or not self.is_open:
             return
         if confirms.gather(ranges, ok=ok):
             self._shared.confirm_later(confirms)
@@ -190,22 +209,51 @@ class Channel:
         else:
             self.refuse(error)
 
+    def finish(self) -> None:
+        """Answer to ChannelClosing: all that came before is answered."""
+        farewell = self._farewell
+        if not self.is_open or farewell is None:
+            return
+        if farewell.error is not None:
+            self.refuse(farewell.error)
+            return
+        self._write_confirms()
+        self.send(ChannelCloseOk())
+        self.end(ChannelState.CLOSED)
+
     # For the connection
+
+    def leave(self, error: AmqpError | None, events: list[Event]) -> None:
+        """End as soon as the session has answered what came before.
+
+        Args:
+            error: the client's fault; None: the client has closed the channel.
+            events: where the session is told.
+        """
+        self._farewell = Farewell(error, is_asked=error is None)
+        self._shared.leaving[self] = self._shared.now_ms + LEAVING_TIMEOUT_MS
+        self.state = ChannelState.LEAVING
+        self._release_assembly()
+        events.append(ChannelClosing(self, error))
 
     def refuse(self, error: AmqpError) -> None:
         """Send channel.close, and from here on ignore all but the answer."""
-        if self.state is ChannelState.OPEN:
+        if self.is_open:
             self._write_confirms()
             ids = (error.class_id, error.method_id)
             self.send(ChannelClose(error.reply_code, error.reply_text, *ids))
+            if self._farewell is not None and self._farewell.is_asked:
+                self.send(ChannelCloseOk())
+                # Unless the client has opened it again: then its answer is ignored there.
+                self._shared.channels.setdefault(self.number, self)
             self.end(ChannelState.CLOSING)
 
     def end(self, state: ChannelState) -> None:
-        """Leave the state OPEN."""
+        """Say nothing any more."""
         self.state = state
-        if self._assembly is not None:
-            self._assembly.release()
-            self._assembly = None
+        self.is_open = False
+        self._shared.leaving.pop(self, None)
+        self._release_assembly()
 
     def receive(self, item: Item, events: list[Event]) -> None:
         """Take what `scan` found on this channel, and append what it means.
@@ -232,8 +280,12 @@ class Channel:
         if item[0] != METHOD:
             return
         if item[2] == states.CHANNEL_CLOSE:  # both have closed at once
-            self._shared.write(method_frame(self.number, ChannelCloseOk()))
-        elif item[2] == states.CHANNEL_CLOSE_OK:
+            if self.state is ChannelState.LEAVING:
+                assert self._farewell is not None, "set when it began to leave"
+                self._farewell.is_asked = True
+            else:
+                self._shared.write(method_frame(self.number, ChannelCloseOk()))
+        elif item[2] == states.CHANNEL_CLOSE_OK and self.state is ChannelState.CLOSING:
             self.end(ChannelState.CLOSED)
             del self._shared.channels[self.number]
 
@@ -310,7 +362,8 @@ class Channel:
                 parse_publish(args)
                 self._assembly = Assembly(args, self._shared.budget)
             elif method_id == states.CHANNEL_CLOSE:
-                self._receive_close(events)
+                del self._shared.channels[self.number]
+                self.leave(None, events)
             elif method_id == states.CHANNEL_OPEN:
                 msg = "second 'channel.open' seen"
                 raise ChannelError(msg)
@@ -366,12 +419,10 @@ class Channel:
         else:
             unacked.roll_back()
 
-    def _receive_close(self, events: list[Event]) -> None:
-        self._write_confirms()
-        self.send(ChannelCloseOk())
-        self.end(ChannelState.CLOSED)
-        del self._shared.channels[self.number]
-        events.append(ChannelClosed(self, None))
+    def _release_assembly(self) -> None:
+        if self._assembly is not None:
+            self._assembly.release()
+            self._assembly = None
 
     def _write_confirms(self) -> None:
         """Tell what was gathered while the channel is still open."""

@@ -7,10 +7,18 @@ knows no queue. Whatever a client sends, nothing is raised out of `receive_data`
 
 from node.amqp import handshake, states
 from node.amqp.buffer import ReceiveBuffer, frame_end
-from node.amqp.channel import Channel, Shared
-from node.amqp.events import ChannelClosed, ChannelOpened, ConnectionClosed, Event, Login, Open
+from node.amqp.channel import Channel, Farewell, Shared
+from node.amqp.events import (
+    ChannelClosed,
+    ChannelOpened,
+    ConnectionClosed,
+    ConnectionClosing,
+    Event,
+    Login,
+    Open,
+)
 from node.amqp.handshake import Options
-from node.amqp.states import CONNECTION_STEPS, ENDED, WAITING, ChannelState, ConnectionState
+from node.amqp.states import CONNECTION_STEPS, ENDED, IGNORING, WAITING, ChannelState, ConnectionState
 from node.errors import (
     AccessRefused,
     AmqpError,
@@ -25,13 +33,13 @@ from node.limits import (
     HANDSHAKE_TIMEOUT_MS,
     HEARTBEATS_MISSED_MAX,
     INITIAL_FRAME_MAX_BYTES,
+    LEAVING_TIMEOUT_MS,
     SILENT_CLOSE_MS,
     UNREAD_BYTES_MAX,
 )
 from node.wire.codec import ACK, BODY, ERROR, HEADER, HEARTBEAT, METHOD, PUBLISH, Item, scan
 from node.wire.content_header import frame_fault
 from node.wire.methods import (
-    ChannelOpenOk,
     ConnectionClose,
     ConnectionCloseOk,
     ConnectionOpen,
@@ -48,6 +56,7 @@ from node.wire.primitives import Table, erlang_bytes
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _FRAME_TYPES = {METHOD: 1, PUBLISH: 1, ACK: 1, HEADER: 2, BODY: 3, HEARTBEAT: 8}
 _OCTETS_SHOWN = 16
+_STREAMING = (ConnectionState.RUNNING, ConnectionState.LEAVING, ConnectionState.CLOSING)
 
 
 class Connection:
@@ -63,7 +72,7 @@ class Connection:
         state: see `states.ConnectionState`.
         failed: the session has called `fail` with an error that ended the connection: it skips events that
             come after.
-        channels: open and closing channels by number.
+        channels: channels by number, but for those that the client has closed.
         frame_max: the negotiated size in bytes, 0 for no limit; for `wire.content_frames`.
         channel_max: the negotiated number of channels, 0 for no limit.
         heartbeat_ms: the negotiated interval, 0 for none.
@@ -74,9 +83,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_buffer", "_closing_at_ms", "_first_ms", "_now_ms", "_options", "_received_ms", "_run_bytes_max",
-        "_sent_ms", "_shared", "capabilities", "channel_max", "channels", "client_properties", "failed",
-        "frame_max", "heartbeat_ms", "mechanism", "reading_paused", "state",
+        "_buffer", "_closing_at_ms", "_farewell", "_first_ms", "_is_deaf", "_options", "_received_ms",
+        "_run_bytes_max", "_sent_ms", "_shared", "capabilities", "channel_max", "channels", "client_properties",
+        "failed", "frame_max", "heartbeat_ms", "mechanism", "reading_paused", "state",
     )  # fmt: skip
 
     def __init__(self, options: Options) -> None:
@@ -95,7 +104,8 @@ class Connection:
         # So a run of several messages never has one that is too large: only single ones need the check.
         self._run_bytes_max = min(options.run_bytes_max, options.message_size_bytes_max)
         self._buffer = ReceiveBuffer()
-        self._now_ms = 0
+        self._farewell: Farewell | None = None
+        self._is_deaf = False  # nothing that comes can mean anything any more
         self._first_ms: int | None = None
         self._received_ms = 0
         self._sent_ms = 0
@@ -140,8 +150,13 @@ class Connection:
         if self.state in (ConnectionState.CLOSING, ConnectionState.DEAF):
             if now_ms >= self._closing_at_ms:
                 self._end(ConnectionState.CLOSED)
+        elif self.state is ConnectionState.LEAVING:
+            if now_ms >= self._closing_at_ms:
+                self.finish()
+                events.append(ConnectionClosed("what came before its end was not answered in time"))
         elif self.state is ConnectionState.RUNNING:
             self._read(events)
+            self._end_late_channels(events)
             self._beat(events)
         elif self.state is not ConnectionState.CLOSED:
             self._read(events)
@@ -153,7 +168,7 @@ class Connection:
         """All output since the last call, in order; confirms that were gathered in between come last."""
         chunks = self._shared.drain()
         if chunks:
-            self._sent_ms = self._now_ms
+            self._sent_ms = self._shared.now_ms
         return chunks
 
     # For the session
@@ -183,14 +198,25 @@ class Connection:
                 )
             )
         else:
-            self._end(ConnectionState.DEAF)
-            self._closing_at_ms = self._now_ms + SILENT_CLOSE_MS
+            self._go_deaf()
 
     def open_accepted(self) -> None:
         """Answer to Open: the client may work in that virtual host. To refuse, call `fail`."""
         if self.state is ConnectionState.OPENING:
             self._write(ConnectionOpenOk())
             self.state = ConnectionState.RUNNING
+
+    def finish(self) -> None:
+        """Answer to ConnectionClosing: all that came before is answered."""
+        farewell = self._farewell
+        if self.state is not ConnectionState.LEAVING or farewell is None:
+            return
+        if farewell.error is not None:
+            self._close(farewell.error)
+            return
+        self._flush_confirms()
+        self._write(ConnectionCloseOk())
+        self._end(ConnectionState.CLOSED)
 
     def fail(self, error: AmqpError, channel: int = 0) -> None:
         """Close the channel with a soft error; with a hard one, or on channel 0, the connection. No event
@@ -222,7 +248,7 @@ class Connection:
     # Reading
 
     def _advance(self, now_ms: int) -> None:
-        self._now_ms = now_ms
+        self._shared.now_ms = now_ms
         if self._first_ms is None:
             self._first_ms = self._received_ms = self._sent_ms = now_ms
 
@@ -230,11 +256,11 @@ class Connection:
         """Understand as much of the buffer as the state allows."""
         while self.state not in WAITING:
             data = self._buffer.take()
-            if not data or self.state in (ConnectionState.DEAF, ConnectionState.CLOSED):
+            if not data or self._is_deaf:
                 return
             if self.state is ConnectionState.HANDSHAKE:
                 offset = self._read_header(data, events)
-            elif self.state in (ConnectionState.RUNNING, ConnectionState.CLOSING):
+            elif self.state in _STREAMING:
                 items, offset = scan(data, self.frame_max, self._run_bytes_max)
                 for item in items:
                     self._receive(item, events)
@@ -279,14 +305,15 @@ class Connection:
                     channel.receive(item, events)
                 else:
                     self._open_channel(item, events)
-            elif self.state not in ENDED:
+            elif self.state not in IGNORING:
                 raise _unexpected(item)
         except AmqpError as error:
             self._refuse(error, number, events)
-            if item[0] == ERROR and self.state is ConnectionState.CLOSING:
+            if item[0] == ERROR:
                 # What follows in the stream cannot be told apart: the client's close-ok would not be found.
-                self.state = ConnectionState.DEAF
-                self._closing_at_ms = self._now_ms + SILENT_CLOSE_MS
+                self._is_deaf = True
+                if self.state is ConnectionState.CLOSING:
+                    self._go_deaf()
 
     def _open_channel(self, item: Item, events: list[Event]) -> None:
         """Only channel.open is right on a channel that is not open."""
@@ -304,24 +331,23 @@ class Connection:
             )
             raise NotAllowed(msg)  # of no method, as in RabbitMQ
         decode_method(item[2], item[3])
-        channel = Channel(number, self._shared)
-        self.channels[number] = channel
-        channel.send(ChannelOpenOk())
-        events.append(ChannelOpened(channel))
+        channel = self.channels[number] = Channel(number, self._shared)
+        before = next((each for each in reversed(self._shared.leaving) if each.number == number), None)
+        events.append(ChannelOpened(channel, before))
 
     # Channel 0
 
     def _receive_control(self, item: Item, events: list[Event]) -> None:
         """What comes on channel 0. Once the connection has ended, all is ignored but what the table names."""
         if item[0] == HEARTBEAT:
-            if item[2] and self.state not in ENDED:
+            if item[2] and self.state not in IGNORING:
                 raise FrameError(frame_fault(_FRAME_TYPES[HEARTBEAT], item[2], "unknown_frame"))
             return
-        if item[0] in (HEADER, BODY) and self.state not in ENDED:
+        if item[0] in (HEADER, BODY) and self.state not in IGNORING:
             raise _unexpected(item)
         follows = CONNECTION_STEPS[self.state].get(item[2]) if item[0] == METHOD else None
         if follows is None or item[0] != METHOD:
-            if self.state not in ENDED:
+            if self.state not in IGNORING:
                 msg = f"unexpected method in connection state {self.state.value}"
                 raise ChannelError(msg, *_ids(item))
             return
@@ -334,6 +360,8 @@ class Connection:
             events.append(Open(method.virtual_host))
         elif isinstance(method, ConnectionClose):
             self._closed_by_client(method, events)
+        elif isinstance(method, ConnectionCloseOk):
+            self._end(ConnectionState.CLOSED)
         elif item[2] == states.UPDATE_SECRET:
             self._write(ConnectionUpdateSecretOk())
         self.state = follows
@@ -353,25 +381,32 @@ class Connection:
         self.heartbeat_ms = tune_ok.heartbeat * 1000
 
     def _closed_by_client(self, close: ConnectionClose, events: list[Event]) -> None:
-        was_ended = self.state in ENDED
-        self._flush_confirms()
-        self._write(ConnectionCloseOk())
-        self._end(ConnectionState.CLOSED)
-        if not was_ended:
+        if self.state is ConnectionState.CLOSING:  # both have closed at once
+            self._write(ConnectionCloseOk())
+            self._end(ConnectionState.CLOSED)
+        elif self._farewell is not None:
+            self._farewell.is_asked = True
+        else:
             reason = f"closed by the client: {close.reply_code} {close.reply_text}"
-            events.append(ConnectionClosed(None, reason))
+            self._leave(None, reason, events)
+        self._is_deaf = True
 
     # Ending
+
+    def _leave(self, error: AmqpError | None, reason: str, events: list[Event]) -> None:
+        """End as soon as the session has answered what came before."""
+        self._farewell = Farewell(error, is_asked=error is None)
+        self._closing_at_ms = self._shared.now_ms + LEAVING_TIMEOUT_MS
+        self.state = ConnectionState.LEAVING
+        events.append(ConnectionClosing(error, reason))
 
     def _refuse(self, error: AmqpError, number: int, events: list[Event]) -> None:
         """Answer a fault of the client that was found here."""
         channel = self.channels.get(number)
         if channel is not None and not isinstance(error, HardError):
-            channel.refuse(error)
-            events.append(ChannelClosed(channel, error))
-        elif self.state not in ENDED:
-            self._close(error)
-            events.append(ConnectionClosed(error, str(error)))
+            channel.leave(error, events)
+        elif self.state not in IGNORING:
+            self._leave(error, str(error), events)
 
     def _close(self, error: AmqpError) -> None:
         """Send connection.close, and from here on wait for the answer only."""
@@ -380,21 +415,40 @@ class Connection:
             return
         self._flush_confirms()
         self._write(ConnectionClose(error.reply_code, error.reply_text, error.class_id, error.method_id))
-        self._end(ConnectionState.CLOSING)
-        self._closing_at_ms = self._now_ms + CLOSE_TIMEOUT_MS
+        if self._farewell is not None and self._farewell.is_asked:
+            self._write(ConnectionCloseOk())
+            self._end(ConnectionState.CLOSED)
+        elif self._is_deaf:
+            self._go_deaf()
+        else:
+            self._end(ConnectionState.CLOSING)
+            self._closing_at_ms = self._shared.now_ms + CLOSE_TIMEOUT_MS
+
+    def _go_deaf(self) -> None:
+        """Nothing that comes is looked at; the client has a moment to read what it was sent."""
+        self._end(ConnectionState.DEAF)
+        self._closing_at_ms = self._shared.now_ms + SILENT_CLOSE_MS
 
     def _lose(self, reason: str, events: list[Event]) -> None:
         """End without a word."""
         self._end(ConnectionState.CLOSED)
-        events.append(ConnectionClosed(None, reason))
+        events.append(ConnectionClosed(reason))
 
     def _end(self, state: ConnectionState) -> None:
         self.state = state
-        for channel in self.channels.values():
+        for channel in [*self.channels.values(), *self._shared.leaving]:
             channel.end(ChannelState.CLOSED)
         self.channels.clear()
         if state is not ConnectionState.CLOSING:
+            self._is_deaf = True
             self._buffer.clear()
+
+    def _end_late_channels(self, events: list[Event]) -> None:
+        """Channels whose end has waited long enough."""
+        for channel, until_ms in list(self._shared.leaving.items()):
+            if self._shared.now_ms >= until_ms:
+                channel.finish()
+                events.append(ChannelClosed(channel))
 
     def _flush_confirms(self) -> None:
         """What was confirmed is told before the goodbye."""
@@ -409,10 +463,10 @@ class Connection:
         if not self.heartbeat_ms or self.state is not ConnectionState.RUNNING:
             return
         if self.reading_paused:
-            self._received_ms = self._now_ms
-        if self._now_ms - self._received_ms >= HEARTBEATS_MISSED_MAX * self.heartbeat_ms:
+            self._received_ms = self._shared.now_ms
+        if self._shared.now_ms - self._received_ms >= HEARTBEATS_MISSED_MAX * self.heartbeat_ms:
             self._lose(f"missed heartbeats from client, timeout: {self.heartbeat_ms // 1000}s", events)
-        elif self._now_ms - self._sent_ms >= self.heartbeat_ms // 2:
+        elif self._shared.now_ms - self._sent_ms >= self.heartbeat_ms // 2:
             self._shared.write(_HEARTBEAT_FRAME)
 
 

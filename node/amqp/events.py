@@ -3,7 +3,10 @@
 An event that belongs to a channel carries the `Channel` itself and not its number: one piece of data may
 close channel 1 and open it again, and an answer to the first must never reach the second. A handler that
 refuses an event calls `event.channel.fail(error)` and from then on skips every event whose `channel.failed`
-is true; no `ChannelClosed` follows for an error that the session itself raised.
+is true; no `ChannelClosing` follows for an error that the session itself raised.
+
+An end that the client asked for, or that a fault makes certain, is an event like any other: what came before is
+answered first.
 """
 
 from dataclasses import dataclass
@@ -49,34 +52,65 @@ class Open:
 
 
 @dataclass(slots=True)
-class ConnectionClosed:
-    """The connection has ended: every channel and all that it holds is gone. No event follows.
+class ConnectionClosing:
+    """The connection is about to end: answer with `finish` once all that came before, on any channel, is answered.
+
+    Of events only `ConnectionClosed` may follow.
 
     Args:
-        error: why this side ended it; None where the client said goodbye (or was lost, see `reason`).
+        error: the fault that ends it; None where the client said goodbye.
         reason: for the log, e.g. the client's reply text.
     """
 
     error: AmqpError | None
-    reason: str = ""
+    reason: str
+
+
+@dataclass(slots=True)
+class ConnectionClosed:
+    """The connection has ended: every channel and all that it holds is gone. No event follows.
+
+    Args:
+        reason: for the log: it was lost, or `ConnectionClosing` was not answered in time.
+    """
+
+    reason: str
 
 
 @dataclass(slots=True)
 class ChannelOpened:
-    """`channel` is open; its open-ok has been sent."""
+    """`channel` is open; answer with channel.open-ok, once `before` is closed.
+
+    Args:
+        channel: the new one.
+        before: what had its number and was not closed yet, though the client has asked for it; None: nothing.
+    """
 
     channel: "Channel"
+    before: "Channel | None"
+
+
+@dataclass(slots=True)
+class ChannelClosing:
+    """`channel` is about to end: answer with `channel.finish` once all that came before is answered.
+
+    Args:
+        channel: of which no other event but `ChannelClosed` follows.
+        error: the fault that ends it; None where the client wished it.
+    """
+
+    channel: "Channel"
+    error: AmqpError | None
 
 
 @dataclass(slots=True)
 class ChannelClosed:
-    """`channel` is gone, by the client's wish or by an error that the protocol rules found.
+    """`channel` is gone: `ChannelClosing` was not answered in time.
 
     What it held unacknowledged is still to be had by `channel.take_all()`.
     """
 
     channel: "Channel"
-    error: AmqpError | None
 
 
 @dataclass(slots=True)
@@ -127,4 +161,15 @@ class Request:
     method: "Method"
 
 
-Event = Login | Open | ConnectionClosed | ChannelOpened | ChannelClosed | Publish | Settle | Request
+Event = (
+    Login
+    | Open
+    | ConnectionClosing
+    | ConnectionClosed
+    | ChannelOpened
+    | ChannelClosing
+    | ChannelClosed
+    | Publish
+    | Settle
+    | Request
+)

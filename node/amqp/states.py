@@ -41,6 +41,7 @@ class ConnectionState(Enum):
     AWAITING_OPEN = "opening"  # tune-ok was right
     OPENING = "opened"  # the session checks the virtual host; bytes wait
     RUNNING = "running"
+    LEAVING = "leaving"  # its end is certain, earlier methods are yet to be answered; only close is looked at
     CLOSING = "closing"  # close is sent; everything but close and close-ok is ignored
     DEAF = "deaf"  # as CLOSING, but the frames are lost: nothing is read, the socket ends by the clock
     CLOSED = "closed"  # the socket is to be closed when the output has gone
@@ -50,6 +51,7 @@ class ChannelState(Enum):
     """Where a channel is in its life; a channel that is not open does not exist."""
 
     OPEN = "open"
+    LEAVING = "leaving"  # its end is certain, earlier methods are yet to be answered; only close is looked at
     CLOSING = "closing"  # close is sent; everything but close and close-ok is ignored
     CLOSED = "closed"
 
@@ -57,23 +59,26 @@ class ChannelState(Enum):
 _S = ConnectionState
 CONNECTION_STEPS: Final[dict[ConnectionState, dict[int, ConnectionState]]] = {
     _S.HANDSHAKE: {},
-    _S.STARTING: {START_OK: _S.SECURING, CLOSE: _S.CLOSED},
+    _S.STARTING: {START_OK: _S.SECURING, CLOSE: _S.LEAVING},
     _S.SECURING: {},
-    _S.TUNING: {TUNE_OK: _S.AWAITING_OPEN, CLOSE: _S.CLOSED},
-    _S.AWAITING_OPEN: {OPEN: _S.OPENING, CLOSE: _S.CLOSED},
+    _S.TUNING: {TUNE_OK: _S.AWAITING_OPEN, CLOSE: _S.LEAVING},
+    _S.AWAITING_OPEN: {OPEN: _S.OPENING, CLOSE: _S.LEAVING},
     _S.OPENING: {},
-    _S.RUNNING: {CLOSE: _S.CLOSED, UPDATE_SECRET: _S.RUNNING},
+    _S.RUNNING: {CLOSE: _S.LEAVING, UPDATE_SECRET: _S.RUNNING},
+    _S.LEAVING: {CLOSE: _S.LEAVING},
     _S.CLOSING: {CLOSE: _S.CLOSED, CLOSE_OK: _S.CLOSED},
     _S.DEAF: {},
     _S.CLOSED: {},
 }
 """On channel 0: state -> method -> next state. The steps that the session takes: SECURING -> TUNING
-(login_accepted), OPENING -> RUNNING (open_accepted), any -> CLOSING (fail)."""
+(login_accepted), OPENING -> RUNNING (open_accepted), LEAVING -> CLOSING or CLOSED (finish), any -> CLOSING (fail)."""
 
 WAITING: Final = (_S.SECURING, _S.OPENING)
 """The session has the word; bytes of the client are kept unread."""
 ENDED: Final = (_S.CLOSING, _S.DEAF, _S.CLOSED)
-"""ConnectionClosed was told; nothing else is."""
+"""The last method of the server is sent."""
+IGNORING: Final = (_S.LEAVING, *ENDED)
+"""ConnectionClosing or ConnectionClosed was told; what the client sends means nothing but that it closes, too."""
 
 SESSION_METHODS: Final = frozenset(
     class_id << 16 | method_id

@@ -8,13 +8,13 @@ one channel take effect in its order (AMQP 0-9-1, 4.7). Other channels go on.
 from collections import deque
 from typing import TYPE_CHECKING
 
-from node.amqp.events import ChannelClosed, Publish, Request, Settle
+from node.amqp.events import ChannelClosed, ChannelClosing, Publish, Request, Settle
 from node.errors import AmqpError, HardError, NotFound
 from node.session.publish import charged_bytes, publish
 from node.session.requests import start, subject_of
 from node.session.script import Script
 from node.session.settle import settle
-from node.wire.methods import BasicPublish, QueueDelete
+from node.wire.methods import BasicPublish, ChannelOpenOk, QueueDelete
 
 if TYPE_CHECKING:
     from node.amqp.channel import Channel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from node.session.transaction import Transaction
     from node.wire.methods import Method
 
-Event = Publish | Settle | Request | ChannelClosed
+Event = Publish | Settle | Request | ChannelClosing | ChannelClosed
 
 WAITING_EVENT_BYTES = 256
 """What a waiting event other than a publish counts for in its connection's bound."""
@@ -40,9 +40,9 @@ class ChannelSession:
     """
 
     __slots__ = (
-        "_notices", "_script", "_ticket", "_waiting",
+        "_is_parting", "_notices", "_script", "_successor", "_ticket", "_waiting",
         "amqp", "consumers", "getters", "gone", "groups", "held_bytes", "holders", "id", "last_queue",
-        "limit", "method", "prefetch", "reply_consumer", "session", "transaction",
+        "limit", "method", "prefetch", "reply_consumer", "session", "transaction", "under_way",
     )  # fmt: skip
 
     def __init__(self, session: "Session", amqp: "Channel") -> None:
@@ -60,6 +60,9 @@ class ChannelSession:
         self.getters: dict[int, int] = {}  # uid -> the id that holds what basic.get took from that queue
         self.held_bytes = 0  # of the burst that a script waits to route
         self.groups: dict[int, None] = {}  # where this session has state
+        self.under_way = 0  # what it has published or freed, and no group has answered yet
+        self._is_parting = False  # True: all else is done, and its end waits for what is under way
+        self._successor: ChannelSession | None = None  # has its number, and begins when it ends
         self._script: Script | None = None
         self.method: Method | None = None  # what is being done; None: a publish
         self._ticket = 0
@@ -76,11 +79,30 @@ class ChannelSession:
         self.session.charge(WAITING_EVENT_BYTES)
         self._waiting.append(event)
 
+    def open(self, before: "ChannelSession | None") -> None:
+        """Tell the client that the channel is open, once the one `before` it under the same number has ended."""
+        if before is None or not before.precede(self):
+            self.send(ChannelOpenOk())
+        else:
+            self.run(self._open_later(), None)
+
+    def precede(self, successor: "ChannelSession") -> bool:
+        """Let `successor` begin at the end of this one. False: it may begin now."""
+        if self.gone:
+            return False
+        self._successor = successor
+        return True
+
     def leave(self) -> None:
         """The client has left the channel: finish what it sent before, answer nothing, then free all."""
-        if not self.gone:
-            self.gone = True
-            self.handle(ChannelClosed(self.amqp, None))
+        if self.gone:
+            return
+        self.gone = True
+        if self._is_parting:
+            self.close()
+            return
+        self._make_way()
+        self.handle(ChannelClosed(self.amqp))
 
     def fail(self, error: AmqpError) -> None:
         """Close the channel (or the connection, for a hard error) and free all that it holds."""
@@ -91,7 +113,6 @@ class ChannelSession:
             self.session.fail(error)
             return
         if not self.gone:
-            self.gone = True
             self.session.touch()
             self.amqp.fail(error)
         self.close()
@@ -101,6 +122,7 @@ class ChannelSession:
 
     def close(self) -> None:
         """Free all: waiting events, tickets, consumers, and what the groups hold for this session."""
+        self.gone = True
         self._forget_script()
         for event in self._waiting:
             burst_bytes = charged_bytes(event.runs) if type(event) is Publish else 0
@@ -111,6 +133,13 @@ class ChannelSession:
         if self.transaction is not None:
             self.transaction.forget()
         self.session.channel_closed(self)
+        self._make_way()
+
+    def one_done(self) -> None:
+        """A group has answered something that was under way."""
+        self.under_way -= 1
+        if self._is_parting and not self.under_way and self._script is not None:
+            self.answered(None)
 
     def forget_holders(self) -> None:
         """Forget the ids that hold nothing any more, once nothing waits: an ack may, of what the core has let go."""
@@ -175,12 +204,45 @@ class ChannelSession:
                 settle(self, event)  # type: ignore[arg-type]
             elif kind is Request:
                 start(self, event.method)  # type: ignore[union-attr]
+            elif kind is ChannelClosing:
+                self._part(event.error)  # type: ignore[union-attr]
             else:
                 self.close()
             if self.transaction is not None:
                 self.transaction.check()
         except AmqpError as error:
             self.fail(error)
+
+    def _part(self, error: AmqpError | None) -> None:
+        """All that the client asked for is answered; how it ends."""
+        if self.gone:
+            self.close()
+        elif error is None:
+            self.run(self._end_when_done(), None)
+        else:
+            self._end()
+
+    def _end_when_done(self) -> Script:
+        """Who is told of the end finds the messages that were published, and those that were given back."""
+        self._is_parting = True
+        self.session.free(self, is_awaited=True)
+        if self.under_way:
+            yield
+        self._end()
+
+    def _end(self) -> None:
+        self.amqp.finish()
+        self.session.touch()
+        self.close()
+
+    def _open_later(self) -> Script:
+        yield
+        self.send(ChannelOpenOk())
+
+    def _make_way(self) -> None:
+        successor, self._successor = self._successor, None
+        if successor is not None and not successor.gone:
+            self.session.begin(successor)
 
     def _step(self, value: object) -> None:
         script = self._script

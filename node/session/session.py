@@ -4,13 +4,17 @@ Takes the events of the protocol core, hands those of a channel to its `ChannelS
 connection as a whole: login, vhost, bounds, its exclusive queues, its end.
 """
 
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.types import METADATA_GROUP
 from node.amqp.events import (
     ChannelClosed,
+    ChannelClosing,
     ChannelOpened,
     ConnectionClosed,
+    ConnectionClosing,
     Event,
     Login,
     Open,
@@ -33,6 +37,32 @@ if TYPE_CHECKING:
     from node.session.shared import Shared
 
 
+class Freeing:
+    """Waits for a group to free what it held for a client that says goodbye.
+
+    Args:
+        session: of the client.
+        done: what to do then.
+    """
+
+    __slots__ = ("_done", "session")
+
+    def __init__(self, session: "Session", done: Callable[[], None]) -> None:
+        self.session = session
+        self._done = done
+
+    def answered(self, _value: object) -> None:
+        """It is free."""
+        self._done()
+
+    def expired(self) -> None:
+        """There is no deadline: the core has one for the goodbye as a whole."""
+        raise AssertionError
+
+    def abandoned(self) -> None:
+        """No answer will come: the connection is closed for it."""
+
+
 class Session:
     """The broker's side of one connection.
 
@@ -44,6 +74,8 @@ class Session:
     """
 
     __slots__ = (
+        "_beginning",
+        "_closing",
         "_unread_bytes",
         "amqp",
         "channels",
@@ -78,6 +110,8 @@ class Session:
         self.vhost = ""
         self.plans = shared.plans_of("", "")
         self.ended = False
+        self._closing: ConnectionClosing | None = None
+        self._beginning: deque[ChannelSession] = deque()
         self.kept_bytes = 0  # in transactions
         self.limits: dict[int, ChannelLimit] = {}  # by channel, where one was ever set
         self.may_own = False  # True: it has asked for an exclusive queue
@@ -93,6 +127,8 @@ class Session:
     def handle(self, events: list[Event]) -> None:
         """Do what the client asked, in its order."""
         for event in events:
+            if self.ended:
+                break
             kind = type(event)
             if kind is Publish or kind is Settle or kind is Request:
                 channel: ChannelSession = event.channel.session  # type: ignore[union-attr]  # narrowed by `kind`
@@ -101,7 +137,7 @@ class Session:
                 if kind is Publish:
                     self.charge(charged_bytes(event.runs))  # type: ignore[union-attr]
                 channel.handle(event)  # type: ignore[arg-type]
-            elif not self.ended:
+            else:
                 self._control(event)
         if self.amqp.has_output:
             self.touch()
@@ -121,15 +157,13 @@ class Session:
     def fail(self, error: AmqpError) -> None:
         """Close the connection and give up all that it has not finished."""
         if not self.ended:
-            self.ended = True
             self.amqp.fail(error)
             self.touch()
-        self.stalled.clear()
-        self.set_writable(is_writable=True)
-        self.shared.pressure.forget(self)
-        self.shared.catch_up.forget(self)
-        for channel in list(self.channels.values()):
+        self._stop()
+        channels = list(self.channels.values())
+        for channel in channels:
             channel.gone = True
+        for channel in channels:
             channel.close()
         self._finish()
 
@@ -137,19 +171,25 @@ class Session:
         """The client has gone: finish what it sent, answer nothing, free the rest."""
         if self.ended:
             return
-        self.ended = True
-        self.stalled.clear()
-        self.set_writable(is_writable=True)
-        self.shared.pressure.forget(self)
-        self.shared.catch_up.forget(self)
+        self._stop()
         for channel in list(self.channels.values()):
             channel.leave()
         self._finish()
 
     def channel_closed(self, channel: ChannelSession) -> None:
-        """A channel has nothing more to do: free what it holds, here and in the groups."""
+        """A channel has nothing more to do."""
         if self.channels.pop(channel.id, None) is None:
             return
+        self.free(channel, is_awaited=False)
+        self._finish()
+
+    def free(self, channel: ChannelSession, *, is_awaited: bool) -> None:
+        """Free what a channel holds, here and in the groups.
+
+        Args:
+            channel: which gets no deliveries any more.
+            is_awaited: what the groups have to do is under way for the channel until they have done it.
+        """
         self.limits.pop(channel.id, None)
         for consumer in channel.consumers.values():
             self.shared.consumers.pop(consumer.id, None)
@@ -159,10 +199,23 @@ class Session:
                 # No failure of the client, who never saw it. Detached first, lest it be assigned again.
                 unsent = commands.unsent(consumer.id, consumer.take_unsent(0))
                 self.node.submit(consumer.group, commands.detach(0, consumer.id) + unsent)
+        channel.consumers.clear()
         for group in channel.groups:
-            self.node.submit(group, commands.close_session(0, channel.id))
-        if self.ended:
-            self._finish()
+            ticket = 0
+            if is_awaited:
+                channel.under_way += 1
+                freeing = Freeing(self, channel.one_done)
+                ticket = self.tickets.issue(freeing, group, has_deadline=False)
+            self.node.submit(group, commands.close_session(ticket, channel.id))
+        channel.groups.clear()
+
+    def begin(self, channel: ChannelSession) -> None:
+        """A channel that has waited for its number may begin. One may end at once and let the next begin, and so on."""
+        self._beginning.append(channel)
+        if len(self._beginning) == 1:
+            while self._beginning:
+                self._beginning[0].answered(None)
+                self._beginning.popleft()
 
     def is_known_to(self, group: int) -> bool:
         """Whether a channel has a session in the group."""
@@ -208,16 +261,22 @@ class Session:
 
     def _control(self, event: Event) -> None:
         match event:
-            case ChannelOpened(channel):
+            case ChannelOpened(channel, before):
                 opened = ChannelSession(self, channel)
                 channel.session = opened
                 self.channels[opened.id] = opened
+                opened.open(before.session if before is not None else None)
+            case ChannelClosing(channel):
+                if not channel.session.gone:
+                    channel.session.handle(event)
             case ChannelClosed(channel):
                 channel.session.leave()
             case Login(mechanism, user, password):
                 self._login(mechanism, user, password)
             case Open(vhost):
                 self._open(vhost)
+            case ConnectionClosing():
+                self._close(event)
             case ConnectionClosed():
                 self.end()
             case _:
@@ -249,9 +308,41 @@ class Session:
         """What the client sent while the core waited for an answer of ours."""
         return self.amqp.receive_data(b"", self.node.now_ms())
 
+    def _close(self, closing: ConnectionClosing) -> None:
+        """Say goodbye once all channels have done what they were asked before."""
+        self._closing = closing
+        is_wished = closing.error is None
+        channels = list(self.channels.values())
+        for channel in channels:
+            channel.handle(ChannelClosing(channel.amqp, None) if is_wished else ChannelClosed(channel.amqp))
+        if not channels:
+            self._finish()
+
     def _finish(self) -> None:
-        """Once the connection has ended and its last channel is done, its exclusive queues go."""
-        if self.channels or not self.may_own:
+        """Once the connection is to end and its last channel is done, its exclusive queues go, and then the client."""
+        if self.channels or not (self.ended or self._closing):
             return
-        self.may_own = False
-        self.node.submit(METADATA_GROUP, topology_commands.close_session(0, self.id))
+        if self.may_own:
+            self.may_own = False
+            ticket = 0
+            if not self.ended and self._closing is not None and self._closing.error is None:
+                freeing = Freeing(self, self._say_goodbye)
+                ticket = self.tickets.issue(freeing, METADATA_GROUP, has_deadline=False)
+            self.node.submit(METADATA_GROUP, topology_commands.close_session(ticket, self.id))
+            if ticket:
+                return
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if not self.ended:
+            self._stop()
+            self.amqp.finish()
+            self.touch()
+
+    def _stop(self) -> None:
+        """From here on no event counts, and no bound is kept for its sake."""
+        self.ended = True
+        self.stalled.clear()
+        self.set_writable(is_writable=True)
+        self.shared.pressure.forget(self)
+        self.shared.catch_up.forget(self)

@@ -146,6 +146,7 @@ class Receipt:
         self._awaited -= 1
         if self._awaited == 0:
             self._complete()
+            self.channel.one_done()
 
     def expired(self) -> None:
         """Messages have no deadline: a confirm comes late rather than wrongly."""
@@ -165,6 +166,7 @@ class Receipt:
             session.release(self.size_bytes)
             self.channel.transaction.keep_runs(runs, self.size_bytes)
             return
+        self.channel.under_way += 1
         submit, last = session.node.submit, runs[-1]
         for position, group in enumerate(self.groups):
             # A group applies in order, so the answer to the last command is the answer to all.

@@ -7,9 +7,9 @@ import pytest
 from node.amqp import Options
 from node.amqp.content import parse_publish
 from node.amqp.events import (
-    ChannelClosed,
+    ChannelClosing,
     ChannelOpened,
-    ConnectionClosed,
+    ConnectionClosing,
     Event,
     Outcome,
     Publish,
@@ -69,10 +69,10 @@ def test_publishes_before_a_wrong_one_are_an_event_of_their_own() -> None:
     pair = Pair().opened(1)
     right = publish() + header(0)
     wrong = method_frame(1, BasicPublish(routing_key="q", immediate=True)) + header(0)
-    published, closed = pair.server.receive_data(right + wrong + right, pair.now_ms)
+    published, closed = pair.receive(right + wrong + right)
     assert isinstance(published, Publish)
     assert [count for _, count, _ in published.runs] == [1]
-    assert isinstance(closed, ConnectionClosed)
+    assert isinstance(closed, ConnectionClosing)
 
 
 def test_content_frame_by_frame_makes_the_same_record() -> None:
@@ -80,10 +80,10 @@ def test_content_frame_by_frame_makes_the_same_record() -> None:
     pair = Pair().opened(1)
     body = bytes(range(256)) * 1000
     data = publish() + header(len(body))
-    whole = pair.server.receive_data(data + frame(3, 1, body[:130_000]), pair.now_ms)
+    whole = pair.receive(data + frame(3, 1, body[:130_000]))
     assert whole == []
-    pair.server.receive_data(frame(3, 1, b""), pair.now_ms)
-    (event,) = pair.server.receive_data(frame(3, 1, body[130_000:]), pair.now_ms)
+    pair.receive(frame(3, 1, b""))
+    (event,) = pair.receive(frame(3, 1, body[130_000:]))
     assert isinstance(event, Publish)
     head = b"\0\1q" + struct.pack(">HHQ", 60, 0, len(body)) + b"\0\0"
     assert event.runs == [(b"\0\1q\0", 1, struct.pack(">II", len(head), len(body)) + head + body)]
@@ -94,9 +94,9 @@ def test_content_frame_by_frame_is_as_special_as_a_whole_one() -> None:
     pair = Pair().opened(1)
     for properties, flag in ((b"\x01\0\x0260", 0x80), (b"\x08\0\x05", 0x80), (b"\x08\0\0", 0), (b"\0\0", 0)):
         whole = publish() + header(1, properties) + frame(3, 1, b"x")
-        ((args, _, _),) = _runs(pair.server.receive_data(whole, pair.now_ms))
-        pair.server.receive_data(publish() + header(1, properties) + frame(8, 0, b""), pair.now_ms)
-        ((piecemeal, _, _),) = _runs(pair.server.receive_data(frame(3, 1, b"x"), pair.now_ms))
+        ((args, _, _),) = _runs(pair.receive(whole))
+        pair.receive(publish() + header(1, properties) + frame(8, 0, b""))
+        ((piecemeal, _, _),) = _runs(pair.receive(frame(3, 1, b"x")))
         assert args == piecemeal == b"\0\1q" + bytes((flag,))
 
 
@@ -143,7 +143,7 @@ def test_gathered_confirms_go_before_the_goodbye() -> None:
     channel = pair.channel(1)
     channel.confirm([(1, 1)])
     pair.client.close_channel(1)
-    assert pair.to_server() == [ChannelClosed(channel, None)]
+    assert pair.to_server() == [ChannelClosing(channel, None)]
     assert [type(event) for event in pair.to_client()] == [Confirmed, Replied]
     channel.confirm([(2, 2)])
     channel.send(QueueDeclareOk("q", 0, 0))
@@ -190,7 +190,7 @@ def test_unknown_tag_closes_the_channel_after_what_was_right() -> None:
     pair.client.ack(1, 2)
     settle, closed = pair.to_server()
     assert settle == Settle(channel, Outcome.ACK, [(7, 2, 2)])
-    assert isinstance(closed, ChannelClosed) and isinstance(closed.error, PreconditionFailed)
+    assert isinstance(closed, ChannelClosing) and isinstance(closed.error, PreconditionFailed)
     assert (closed.error.class_id, closed.error.method_id) == (60, 80)
     assert channel.take_all() == [(7, 1, 1)]
     assert pair.to_client() == [ChannelGone(1, 406, "PRECONDITION_FAILED - unknown delivery tag 2")]
@@ -235,7 +235,7 @@ def test_one_piece_of_data_may_close_and_reopen_a_channel() -> None:
     pair.client.open_channel(1)
     published, closed, opened = pair.to_server()
     assert isinstance(published, Publish) and published.channel is old
-    assert closed == ChannelClosed(old, None)
+    assert closed == ChannelClosing(old, None)
     assert isinstance(opened, ChannelOpened) and opened.channel is not old
 
 
@@ -293,7 +293,7 @@ def test_confirms_and_transactions_exclude_each_other(first: Method, second: Met
     pair.client.send(1, first)
     pair.client.send(1, second)
     _, closed = pair.to_server()
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelClosing)
     assert pair.to_client() == [ChannelGone(1, 406, f"PRECONDITION_FAILED - {text}")]
 
 
@@ -306,15 +306,11 @@ def test_message_above_the_maximum_closes_the_channel_only(size: int) -> None:
     pair.client.publish(1, "", "q", bytes(size))
     pair.client.publish(2, "", "q", b"after")
     data = pair.client.data_to_send()
-    events = [
-        event
-        for at in range(0, len(data), 50_000)
-        for event in pair.server.receive_data(data[at : at + 50_000], pair.now_ms)
-    ]
+    events = [event for at in range(0, len(data), 50_000) for event in pair.receive(data[at : at + 50_000])]
     whole, closed, after = events
     assert isinstance(whole, Publish)
     assert [count for _, count, _ in whole.runs] == [1, 1]
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelClosing)
     assert isinstance(after, Publish) and after.channel.number == 2
     assert pair.to_client() == [
         ChannelGone(
@@ -330,7 +326,7 @@ def test_unfinished_contents_are_bounded() -> None:
         for piece in _frames(publish() + header(1000) + frame(3, 1, bytes(999))):
             moved = piece[:1] + struct.pack(">H", number) + piece[3:]
             # The heartbeat after it makes the codec hand out what it would else keep until the body is there.
-            pair.server.receive_data(moved + b"\x08\0\0\0\0\0\0\xce", pair.now_ms)
+            pair.receive(moved + b"\x08\0\0\0\0\0\0\xce")
         if pair.server.state is ConnectionState.CLOSING:
             break
     assert number < 20
@@ -354,5 +350,5 @@ def test_session_may_fail_the_connection_from_a_channel() -> None:
     assert pair.server.failed
     assert pair.server.channels == {}
     assert pair.to_client() == [ConnectionGone(530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")]
-    assert not any(isinstance(event, ConnectionClosed) for event in pair.to_server())
+    assert not any(isinstance(event, ConnectionClosing) for event in pair.to_server())
     assert pair.server.closing

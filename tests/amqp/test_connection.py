@@ -5,7 +5,17 @@ import random
 import pytest
 
 from node.amqp import Connection, Options
-from node.amqp.events import ChannelOpened, ConnectionClosed, Event, Login, Open, Outcome, Publish, Settle
+from node.amqp.events import (
+    ChannelOpened,
+    ConnectionClosed,
+    ConnectionClosing,
+    Event,
+    Login,
+    Open,
+    Outcome,
+    Publish,
+    Settle,
+)
 from node.amqp.states import ConnectionState
 from node.errors import ConnectionForced, NotAllowed
 from node.wire.codec import skip
@@ -94,7 +104,7 @@ def test_bytes_that_wait_are_bounded() -> None:
     events: list[Event] = []
     for _ in range(20):
         events += pair.server.receive_data(bytes(100_000), pair.now_ms)
-    assert [type(event) for event in events] == [ConnectionClosed]
+    assert [type(event) for event in events] == [ConnectionClosing]
 
 
 def test_refused_login_is_told_to_clients_that_can_tell() -> None:
@@ -146,7 +156,7 @@ def test_handshake_times_out() -> None:
     assert server.tick(5_000) == []
     server.receive_data(b"AMQP", 6_000)
     assert server.tick(14_999) == []
-    assert server.tick(15_000) == [ConnectionClosed(None, "handshake_timeout")]
+    assert server.tick(15_000) == [ConnectionClosed("handshake_timeout")]
     assert server.closing
     assert server.tick(99_000) == []
 
@@ -169,7 +179,7 @@ def test_silent_client_is_dropped_after_two_intervals() -> None:
     pair.server.receive_data(HEARTBEAT, start + 19_999)
     assert pair.server.tick(start + 39_998) == []
     assert pair.server.tick(start + 39_999) == [
-        ConnectionClosed(None, "missed heartbeats from client, timeout: 10s")
+        ConnectionClosed("missed heartbeats from client, timeout: 10s")
     ]
     assert pair.server.closing
 
@@ -187,7 +197,7 @@ def test_client_says_goodbye() -> None:
     pair = Pair().opened(1)
     channel = pair.channel(1)
     pair.client.close()
-    assert pair.to_server() == [ConnectionClosed(None, "closed by the client: 200 Goodbye")]
+    assert pair.to_server() == [ConnectionClosing(None, "closed by the client: 200 Goodbye")]
     assert pair.to_client() == [ConnectionGone(0, "")]
     assert pair.server.closing and not channel.is_open
     assert pair.server.receive_data(b"more", 1) == []

@@ -12,15 +12,17 @@ from node.amqp import Connection, Options
 from node.amqp.content import parse_publish
 from node.amqp.events import (
     ChannelClosed,
+    ChannelClosing,
     ChannelOpened,
     ConnectionClosed,
+    ConnectionClosing,
     Login,
     Open,
     Publish,
     Request,
     Settle,
 )
-from node.amqp.states import ENDED
+from node.amqp.states import IGNORING
 from node.errors import NotFound
 from node.wire.codec import skip
 from node.wire.fields import all_methods
@@ -32,6 +34,7 @@ from node.wire.methods import (
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
+    ChannelOpenOk,
     ConfirmSelect,
     ConnectionOpen,
     ConnectionStartOk,
@@ -49,6 +52,8 @@ GREETING = (
     + method_frame(0, ConnectionOpen("/"))
 )
 METHODS = (BasicNack(3), BasicGet(), ConfirmSelect(), ChannelCloseOk(), QueueDeclare(), ChannelClose())
+SLOW_CHANNEL = 2
+"""While it is open, or about to close, the session does not get to say goodbye."""
 CUT = b"<cut>"
 """Where an input holds these bytes, it is handed over in two pieces, and time passes."""
 
@@ -63,15 +68,16 @@ def one_input(data: bytes) -> None:
         while events:
             for event in events:
                 assert not ended, f"{event} after the end"
-                ended = isinstance(event, ConnectionClosed)
+                ended = isinstance(event, ConnectionClosing | ConnectionClosed)
                 answer(connection, event)
             events = connection.receive_data(b"", now_ms)
         for event in connection.tick(now_ms + 500):
-            assert not ended, f"{event} after the end"
-            ended = isinstance(event, ConnectionClosed)
-        assert ended == (connection.state in ENDED), "an end without an event, or the other way round"
+            assert not ended or isinstance(event, ConnectionClosed), f"{event} after the end"
+            ended = isinstance(event, ConnectionClosing | ConnectionClosed)
+        assert ended == (connection.state in IGNORING), "an end without an event, or the other way round"
         assert all(connection.data_to_send()), "an empty write"
-    connection.tick(10_000_000)
+    for now_ms in (10_000_000, 20_000_000):
+        connection.tick(now_ms)
     assert connection.closing, "a dead connection stays for ever"
 
 
@@ -83,6 +89,7 @@ def answer(connection: Connection, event: object) -> None:
         case Open():
             connection.open_accepted()
         case ChannelOpened():
+            event.channel.send(ChannelOpenOk())
             event.channel.record_delivery(1, 1, 20, no_ack=False)
         case Publish():
             assert event.runs
@@ -98,8 +105,22 @@ def answer(connection: Connection, event: object) -> None:
         case Request():
             if event.method.name == "basic.get":
                 event.channel.fail(NotFound("no queue 'q' in vhost '/'"))
+        case _:
+            say_goodbye(connection, event)
+
+
+def say_goodbye(connection: Connection, event: object) -> None:
+    """The end of the session's part, but where that would take for ever."""
+    match event:
+        case ChannelClosing():
+            if event.channel.number != SLOW_CHANNEL:
+                event.channel.finish()
+                event.channel.take_all()
         case ChannelClosed():
             event.channel.take_all()
+        case ConnectionClosing():
+            if SLOW_CHANNEL not in connection.channels:
+                connection.finish()
         case _:
             pass
 

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from node.amqp import Connection, Options
-from node.amqp.events import ConnectionClosed
+from node.amqp.events import ConnectionClosing
 from node.wire.methods import (
     BasicAck,
     BasicNack,
@@ -117,8 +117,8 @@ def test_hard_error_closes_the_connection(name: str, data: bytes, code: int, tex
     """AMQP 1.4.2.5, 4.10: connection.close with the code, and nothing after it is acted on."""
     del name
     pair = Pair().opened(1)
-    events = pair.server.receive_data(data, pair.now_ms)
-    assert [type(event).__name__ for event in events] == ["ConnectionClosed"]
+    events = pair.receive(data)
+    assert [type(event).__name__ for event in events] == ["ConnectionClosing"]
     assert pair.to_client() == [ConnectionGone(code, text)]
     pair.client.open_channel(5)
     assert pair.to_server() == []
@@ -133,7 +133,7 @@ def test_unexpected_method_of_a_connection_is_named(method: Method, ids: tuple[i
     """AMQP 1.4.2.5: class-id and method-id are of the method that failed."""
     pair = Pair().opened(1)
     (event,) = pair.server.receive_data(method_frame(0, method), pair.now_ms)
-    assert isinstance(event, ConnectionClosed)
+    assert isinstance(event, ConnectionClosing)
     assert event.error is not None
     assert (event.error.class_id, event.error.method_id) == ids
 
@@ -148,7 +148,8 @@ def test_tune_ok_twice_is_told_the_state_that_rabbitmq_is_in() -> None:
     pair.to_client()
     pair.client.data_to_send()
     tuned = method_frame(0, ConnectionTuneOk(2047, 131_072, 0))
-    pair.server.receive_data(tuned + tuned, pair.now_ms)
+    pair.accept = True
+    pair.receive(tuned + tuned)
     text = "CHANNEL_ERROR - unexpected method in connection state opening"
     assert pair.to_client() == [ConnectionGone(504, text)]
 
@@ -190,7 +191,7 @@ def test_frame_may_be_eight_bytes_above_its_limit() -> None:
     """The limit is of the frame, whose payload is 8 less; who takes it for the payload's is let through."""
     pair = Pair().opened(1)
     data = PUBLISH + header(131_072) + frame(3, 1, bytes(131_072))
-    (event,) = pair.server.receive_data(data, pair.now_ms)
+    (event,) = pair.receive(data)
     assert type(event).__name__ == "Publish"
 
 
@@ -256,8 +257,8 @@ def test_nothing_may_go_before_its_turn(data: bytes) -> None:
     pair = Pair()
     pair.server.receive_data(b"AMQP\0\0\x09\x01", 0)
     pair.to_client()
-    (closed,) = pair.server.receive_data(data, 0)
-    assert type(closed).__name__ == "ConnectionClosed"
+    (closed,) = pair.receive(data)
+    assert type(closed).__name__ == "ConnectionClosing"
     (gone,) = pair.to_client()
     assert isinstance(gone, ConnectionGone)
     assert gone.reply_code in (504, 505)
@@ -288,7 +289,7 @@ def test_heartbeats_may_come_within_a_content() -> None:
     pair = Pair().opened(1)
     beat = frame(8, 0, b"")
     data = PUBLISH + beat + header(4) + beat + frame(3, 1, b"ab") + beat + frame(3, 1, b"cd")
-    (event,) = pair.server.receive_data(data, pair.now_ms)
+    (event,) = pair.receive(data)
     assert type(event).__name__ == "Publish"
 
 
