@@ -179,7 +179,7 @@ def test_unknown_name_is_one_line_and_looked_up_again(
     monkeypatch.setattr(link, "_resolve", resolve)
     with caplog.at_level(logging.WARNING):
         asyncio.run(run())
-    (text,) = [record.getMessage() for record in caplog.records]
+    (text,) = [record.getMessage() for record in caplog.records if record.name == link.__name__]
     assert text.startswith("the name 'localhost' of node 2 is not known")
 
 
