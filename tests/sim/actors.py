@@ -251,9 +251,7 @@ class Consumer(Actor):
         if self.mode == "drain":
             self._ack(list(self.held))
         elif self.mode == "get" and not self.is_getting and chance < 0.7:
-            self.is_getting = True
-            self.amqp.get(CHANNEL, self.queue)
-            self.asked()
+            self.get()
         elif chance < 0.02 and self.is_consuming:
             self.is_consuming = False
             self.amqp.cancel(CHANNEL, f"c{self.number}")
@@ -264,14 +262,25 @@ class Consumer(Actor):
             return
         if self.held and self.mode != "drain" and not self.is_recovering:
             self._settle_some()
-        if (self.unsynced or self.returns) and self.syncing is None and chance > 0.7:
-            self.syncing, self.unsynced = self.unsynced, []
-            self.returns_syncing, self.returns = self.returns, []
-            self.amqp.declare(CHANNEL, self.queue, passive=True)
+        if (self.unsynced or self.returns) and chance > 0.7:
+            self.sync()
         if not self.is_consuming and self.mode != "get" and chance > 0.9:
             self.number = self.run.new_number()
             self.is_consuming = True
             self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
+
+    def get(self) -> None:
+        """Ask for one message."""
+        self.is_getting = True
+        self.amqp.get(CHANNEL, self.queue)
+        self.asked()
+
+    def sync(self) -> None:
+        """Ask something that is answered when what was settled is applied."""
+        if self.syncing is None:
+            self.syncing, self.unsynced = self.unsynced, []
+            self.returns_syncing, self.returns = self.returns, []
+            self.amqp.declare(CHANNEL, self.queue, passive=True)
 
     def _settle_some(self) -> None:
         tags = sorted(self.held)

@@ -247,11 +247,11 @@ MUTANTS: list[tuple[Any, int]] = [
     (delays_are_over_early, 8),
     (dedup_ids_are_forgotten_at_restore, 24),
     (dedup_ids_are_not_looked_at, 10),
-    (what_returns_has_no_priority, 0),
+    (what_returns_has_no_priority, 26),
     (lanes_stand_upside_down, 4),
     (failures_are_not_counted, 8),
     (one_more_failure_is_allowed, 42),
     (timers_are_forgotten_at_restore, 38),
-    (commits_come_in_pieces, 0),
+    (commits_come_in_pieces, 10),
 ]
 """As those of `tests.sim.mutants`. Each needs a seed with the feature: see `tests.sim.features`."""
