@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from node.broker import commands, lane, queue_intake
+from node.broker.consumer import Consumer
 from node.broker.dedup import Window
 from node.broker.queue_base import QueueBase
 from node.broker.queue_state import Queue
@@ -203,6 +204,24 @@ def timers_are_forgotten_at_restore(patch: Patch) -> None:
     patch.setattr(QueueBase, "restore", restore)
 
 
+def consumers_time_out_early(patch: Patch) -> None:
+    """Slow consumers lose their messages before the time has come."""
+    original = Consumer.deadline
+    patch.setattr(Consumer, "deadline", lambda consumer: max(0, original(consumer) - 80))
+
+
+def what_times_out_is_lost(patch: Patch) -> None:
+    """What is taken from a slow consumer counts as settled."""
+    original = QueueBase._time_out
+
+    def time_out(machine: Any, consumer: Any, queue: Any) -> None:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(Queue, "give_back", lambda queue, runs, **_: queue.gone.extend(runs))
+            original(machine, consumer, queue)
+
+    patch.setattr(QueueBase, "_time_out", time_out)
+
+
 def commits_come_in_pieces(patch: Patch) -> None:
     """Each command of a commit is submitted for itself: a crash in between leaves a part."""
     original = Transaction.commit
@@ -252,6 +271,8 @@ MUTANTS: list[tuple[Any, int]] = [
     (failures_are_not_counted, 8),
     (one_more_failure_is_allowed, 42),
     (timers_are_forgotten_at_restore, 38),
+    (consumers_time_out_early, 12),
+    (what_times_out_is_lost, 12),
     (commits_come_in_pieces, 10),
 ]
 """As those of `tests.sim.mutants`. Each needs a seed with the feature: see `tests.sim.features`."""
