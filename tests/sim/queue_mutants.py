@@ -12,6 +12,7 @@ from node.broker.queue_base import QueueBase
 from node.broker.queue_state import Queue
 from node.broker.sources import Source
 from node.session.letters import Outlets
+from node.session.settle import settle
 from node.session.sorter import RefusableReceipt
 from node.session.transaction import Transaction
 
@@ -251,6 +252,17 @@ def commits_come_in_pieces(patch: Patch) -> None:
     patch.setattr(Transaction, "commit", commit)
 
 
+def settlements_do_not_wait_for_the_commit(patch: Patch) -> None:
+    """What a transaction settles is settled at once."""
+
+    def keep_settled(transaction: Any, event: Any) -> None:
+        channel, transaction._channel.transaction = transaction._channel, None
+        settle(channel, event)
+        channel.transaction = transaction
+
+    patch.setattr(Transaction, "keep_settled", keep_settled)
+
+
 MUTANTS: list[tuple[Any, int]] = [
     (letters_of_another_leader_are_dropped, 36),
     (letters_count_as_often_as_they_come, 4),
@@ -274,5 +286,6 @@ MUTANTS: list[tuple[Any, int]] = [
     (consumers_time_out_early, 12),
     (what_times_out_is_lost, 12),
     (commits_come_in_pieces, 10),
+    (settlements_do_not_wait_for_the_commit, 22),
 ]
 """As those of `tests.sim.mutants`. Each needs a seed with the feature: see `tests.sim.features`."""
