@@ -452,7 +452,7 @@ MUTANTS: list[tuple[Mutant, int]] = [
     (term_is_not_stored, 1),
     (append_after_nothing_is_accepted, 2),
     (new_leaders_append_nothing, 1),
-    (older_snapshot_is_installed, 118),
+    (older_snapshot_is_installed, 129),
     (checkpoint_lacks_the_streams, 2),
     (checkpoint_lacks_the_members, 2),
     (checkpoint_rows_are_lost, 2),

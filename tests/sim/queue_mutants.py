@@ -277,7 +277,7 @@ MUTANTS: list[tuple[Any, int]] = [
     (delays_are_over_twice, 42),
     (delays_are_over_early, 8),
     (dedup_ids_are_forgotten_at_restore, 24),
-    (dedup_ids_are_not_looked_at, 10),
+    (dedup_ids_are_not_looked_at, 116),
     (what_returns_has_no_priority, 26),
     (lanes_stand_upside_down, 4),
     (failures_are_not_counted, 8),
