@@ -22,6 +22,10 @@ class Timeouts(Plain):
     def __init__(self, run: "Run", rng: random.Random) -> None:
         super().__init__(run, rng)
         self.timeout_ms = rng.choice((100, 400, 1_500))
+        self.settled_ts: dict[
+            Message, int
+        ] = {}  # an ack is known to be applied, then by the time of the group
+        run.history.takes_back[self.name] = None
 
     def arguments(self) -> Table:
         return {"x-consumer-timeout": self.timeout_ms}
@@ -30,8 +34,15 @@ class Timeouts(Plain):
         return [FeaturePublisher(self), *[Sloth(self, f"consumer{number}-slow") for number in "12"]]
 
     def delivered(self, consumer: Consumer, message: Message, event: Received) -> None:
-        if isinstance(consumer, Sloth):
-            consumer.given_ts[message] = max(self.arrival(message).ts, consumer.since_ts)
+        if not isinstance(consumer, Sloth):
+            return
+        consumer.given_ts[message] = max(self.arrival(message).ts, consumer.since_ts)
+        assert consumer.client is not None
+        if message in self.settled_ts and self.run.is_current(consumer.client, consumer.group):
+            # Its node is late, and has yet to see that it was taken from this consumer before somebody settled it.
+            if self.settled_ts[message] < consumer.since_ts + self.timeout_ms:
+                self.run.violate("delivered again after its ack was applied", f"{message} of {self.name}")
+            consumer.late[event.method.consumer_tag] = message
 
 
 class Sloth(Consumer):
@@ -51,6 +62,8 @@ class Sloth(Consumer):
         self.given_ts: dict[Message, int] = {}  # not earlier, by the time of the group
         self.doubts: dict[Message, int] = {}  # settled and not known to be applied: when it may be taken
         self.left: dict[int, Message] = {}  # by delivery tag: of a consumer that has ended
+        self.late: dict[str, Message] = {}  # by tag of a consumer that must be cancelled: why
+        self.late_syncing: dict[str, Message] = {}  # those at the time of the last `sync`
 
     def consume(self) -> None:
         super().consume()
@@ -70,7 +83,13 @@ class Sloth(Consumer):
         )
         return oldest + self.feature.timeout_ms
 
+    def sync(self) -> None:
+        if self.syncing is None:
+            self.late_syncing = dict(self.late)
+        super().sync()
+
     def cancelled(self) -> None:
+        self.late.clear()
         deadline = self.deadline()
         for message in (*self.unsynced, *(self.syncing or ()), *self.returns, *self.returns_syncing):
             self.doubts.setdefault(message, deadline)
@@ -82,6 +101,7 @@ class Sloth(Consumer):
             and self.feature.model.ts < self.deadline()
         ):
             self.run.violate("timed out early", f"{self.name}: {self.deadline() - self.feature.model.ts} ms")
+        self.late.pop(consumer_tag, None)
         super().taken_from(consumer_tag)
 
     def _ack(self, tags: list[int], *, singly: bool = False) -> None:
@@ -91,18 +111,22 @@ class Sloth(Consumer):
         super()._ack(tags, singly=singly)
 
     def _synced(self) -> None:
+        for tag in self.late_syncing.keys() & self.late.keys():
+            self.run.violate("late and not cancelled", f"{self.name}, {tag}: {self.late[tag]}")
         now = self.feature.model.ts
         settled = [*(self.syncing or ()), *self.returns_syncing]
         taken = [message for message in settled if self.doubts.pop(message, now + 1) <= now]
         self.syncing = [message for message in self.syncing or () if message not in taken]
+        for message in self.syncing:
+            self.feature.settled_ts.setdefault(message, now)
         self.rejects = [message for message in self.rejects if message not in taken]
         self.returns_syncing = [message for message in self.returns_syncing if message not in taken]
         super()._synced()
 
     def gone(self) -> None:
         super().gone()
-        self.doubts.clear()
-        self.left.clear()
+        for kept in (self.doubts, self.left, self.late, self.late_syncing):
+            kept.clear()
 
 
 class Expiring(Feature):
