@@ -243,17 +243,14 @@ class Consumer(Actor):
         if self.mode != "no_ack":
             self.prefetch = self.rng.choice((0, 1, 3, 20)) if self.mode == "ack" else 0
             self.amqp.qos(CHANNEL, self.prefetch)
-        self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
-        self.is_consuming = True
+        self.consume()
 
     def act(self) -> None:
         chance = self.rng.random()
         if self.mode == "drain":
             self._ack(list(self.held))
         elif self.mode == "get" and not self.is_getting and chance < 0.7:
-            self.is_getting = True
-            self.amqp.get(CHANNEL, self.queue)
-            self.asked()
+            self.get()
         elif chance < 0.02 and self.is_consuming:
             self.is_consuming = False
             self.amqp.cancel(CHANNEL, f"c{self.number}")
@@ -264,14 +261,29 @@ class Consumer(Actor):
             return
         if self.held and self.mode != "drain" and not self.is_recovering:
             self._settle_some()
-        if (self.unsynced or self.returns) and self.syncing is None and chance > 0.7:
+        if (self.unsynced or self.returns) and chance > 0.7:
+            self.sync()
+        if not self.is_consuming and self.mode != "get" and chance > 0.9:
+            self.number = self.run.new_number()
+            self.consume()
+
+    def consume(self) -> None:
+        """Have a consumer."""
+        self.is_consuming = True
+        self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
+
+    def get(self) -> None:
+        """Ask for one message."""
+        self.is_getting = True
+        self.amqp.get(CHANNEL, self.queue)
+        self.asked()
+
+    def sync(self) -> None:
+        """Ask something that is answered when what was settled is applied."""
+        if self.syncing is None:
             self.syncing, self.unsynced = self.unsynced, []
             self.returns_syncing, self.returns = self.returns, []
             self.amqp.declare(CHANNEL, self.queue, passive=True)
-        if not self.is_consuming and self.mode != "get" and chance > 0.9:
-            self.number = self.run.new_number()
-            self.is_consuming = True
-            self.amqp.consume(CHANNEL, self.queue, f"c{self.number}", no_ack=self.mode == "no_ack")
 
     def _settle_some(self) -> None:
         tags = sorted(self.held)
@@ -371,10 +383,12 @@ class Consumer(Actor):
         self.returns_syncing = []
 
     def taken_from(self, consumer_tag: str) -> None:
-        """The server has cancelled the consumer: what it had settled last may not have counted."""
-        # It may be one that this client has cancelled itself, and replaced.
-        self.is_consuming = self.is_consuming and consumer_tag != f"c{self.number}"
+        """The server has cancelled the consumer, and what it held is ready again."""
         self.held = {tag: held for tag, held in self.held.items() if self.holders.get(tag) != consumer_tag}
+        if consumer_tag != f"c{self.number}":
+            return  # one that this client has cancelled itself, and replaced
+        self.is_consuming = False
+        # What it settled crossed the cancel on the wire: only the log knows which of both came first.
         self.unsynced, self.rejects, self.returns, self.returns_syncing = [], [], [], []
         self.syncing = None if self.syncing is None else []
 

@@ -42,6 +42,7 @@ class History:
         self.letters_to: dict[str, str] = {}  # queues with dead letters: the queue that these go to
         self.letters_of: dict[str, str] = {}  # and back
         self.unordered: dict[str, None] = {}  # queues that hand out messages in an order of their own
+        self.takes_back: dict[str, None] = {}  # queues that take messages from slow consumers: checked there
         self.refused: dict[Message, None] = {}
         self.rejected: dict[tuple[str, Message], None] = {}  # without requeue, known to be applied
         self.returns: dict[tuple[str, Message], int] = {}  # rejects with requeue that are known to be applied
@@ -113,7 +114,7 @@ class History:
                 f"{message} of {queue}",
             )
             self._last[place] = message[1]
-        if key in self.settled and is_current:
+        if key in self.settled and is_current and queue not in self.takes_back:
             raise Violation("delivered again after its ack was applied", f"{message} of {queue}")
         return message
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from node.broker import commands, lane, queue_intake
+from node.broker.consumer import Consumer
 from node.broker.dedup import Window
 from node.broker.queue_base import QueueBase
 from node.broker.queue_state import Queue
 from node.broker.sources import Source
 from node.session.letters import Outlets
+from node.session.settle import settle
 from node.session.sorter import RefusableReceipt
 from node.session.transaction import Transaction
 
@@ -203,6 +205,24 @@ def timers_are_forgotten_at_restore(patch: Patch) -> None:
     patch.setattr(QueueBase, "restore", restore)
 
 
+def consumers_time_out_early(patch: Patch) -> None:
+    """Slow consumers lose their messages before the time has come."""
+    original = Consumer.deadline
+    patch.setattr(Consumer, "deadline", lambda consumer: max(0, original(consumer) - 80))
+
+
+def what_times_out_is_lost(patch: Patch) -> None:
+    """What is taken from a slow consumer counts as settled."""
+    original = QueueBase._time_out
+
+    def time_out(machine: Any, consumer: Any, queue: Any) -> None:
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(Queue, "give_back", lambda queue, runs, **_: queue.gone.extend(runs))
+            original(machine, consumer, queue)
+
+    patch.setattr(QueueBase, "_time_out", time_out)
+
+
 def commits_come_in_pieces(patch: Patch) -> None:
     """Each command of a commit is submitted for itself: a crash in between leaves a part."""
     original = Transaction.commit
@@ -232,6 +252,17 @@ def commits_come_in_pieces(patch: Patch) -> None:
     patch.setattr(Transaction, "commit", commit)
 
 
+def settlements_do_not_wait_for_the_commit(patch: Patch) -> None:
+    """What a transaction settles is settled at once."""
+
+    def keep_settled(transaction: Any, event: Any) -> None:
+        channel, transaction._channel.transaction = transaction._channel, None
+        settle(channel, event)
+        channel.transaction = transaction
+
+    patch.setattr(Transaction, "keep_settled", keep_settled)
+
+
 MUTANTS: list[tuple[Any, int]] = [
     (letters_of_another_leader_are_dropped, 36),
     (letters_count_as_often_as_they_come, 4),
@@ -242,16 +273,19 @@ MUTANTS: list[tuple[Any, int]] = [
     (expired_messages_are_delivered, 16),
     (messages_expire_early, 2),
     (two_consumers_are_active, 2),
-    (a_new_consumer_takes_over, 6),
+    (a_new_consumer_takes_over, 30),
     (delays_are_over_twice, 42),
     (delays_are_over_early, 8),
     (dedup_ids_are_forgotten_at_restore, 24),
     (dedup_ids_are_not_looked_at, 180),
-    (what_returns_has_no_priority, 0),
+    (what_returns_has_no_priority, 26),
     (lanes_stand_upside_down, 4),
     (failures_are_not_counted, 8),
-    (one_more_failure_is_allowed, 42),
+    (one_more_failure_is_allowed, 48),
     (timers_are_forgotten_at_restore, 38),
-    (commits_come_in_pieces, 0),
+    (consumers_time_out_early, 12),
+    (what_times_out_is_lost, 12),
+    (commits_come_in_pieces, 10),
+    (settlements_do_not_wait_for_the_commit, 22),
 ]
 """As those of `tests.sim.mutants`. Each needs a seed with the feature: see `tests.sim.features`."""

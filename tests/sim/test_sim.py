@@ -32,6 +32,9 @@ QUICK_MUTANTS = (
     "dedup_ids_are_not_looked_at",
     "lanes_stand_upside_down",
     "failures_are_not_counted",
+    "what_returns_has_no_priority",
+    "what_times_out_is_lost",
+    "commits_come_in_pieces",
 )
 FOUND = [
     line.split()[:2]

@@ -1,7 +1,7 @@
-"""Priorities: while a message of a higher priority is known to be ready, no other one is handed out.
+"""Priorities: of what is known to be ready, what has the highest priority is handed out first, then what is oldest.
 
-One client takes all, with basic.get. What it has not seen of the answer to a get, because the connection broke, may be
-one message that is not ready; so many are forgiven.
+One client takes all, with basic.get, and gives much of it back: that is ready again in its old place. What it has not
+seen of the answer to a get, because the connection broke, may be one message that is not ready; so many are forgiven.
 """
 
 import random
@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from node.wire.primitives import Table
 from node.wire.properties import BasicProperties
-from tests.sim.actors import Actor, Consumer
+from tests.amqp_client import ClientEvent, Received, Replied
+from tests.sim.actors import CHANNEL, Actor, Consumer
 from tests.sim.features.base import Feature, FeaturePublisher
 from tests.sim.history import Message
 
 if TYPE_CHECKING:
     from tests.sim.run import Run
+
+
+LAST = (1, 0)
+"""A place behind all messages."""
+GIVES_BACK = 0.4
+ASKS_AGAIN = 0.8
+"""How often the taker does so after an answer."""
 
 
 class Priorities(Feature):
@@ -57,7 +65,11 @@ class Priorities(Feature):
         if consumer is self.taker:
             if event.method.redelivered and self.run.history.delivered[self.name, message] == 1:
                 self.taker.unseen = max(0, self.taker.unseen - 1)  # this was the answer to one of them
-            self.taker.judge(self.priorities[message], f"{message}")
+            self.taker.judge(self.place(message), f"{message}")
+
+    def place(self, message: Message) -> tuple[int, int]:
+        """Where it stands in the queue: lower goes first."""
+        return -self.priorities[message], self.arrival(message).place
 
 
 class Taker(Consumer):
@@ -73,6 +85,19 @@ class Taker(Consumer):
         if not self.is_getting:  # it would not see the answer if it closed its channel
             super().act()
 
+    def hear(self, event: ClientEvent) -> None:
+        """It goes on at once, so that it is given much, and asks again for what it has just given back."""
+        super().hear(event)
+        if self.is_getting or self.is_recovering or not self.is_open:
+            return
+        if isinstance(event, Received) and self.held and self.rng.random() < GIVES_BACK:
+            tag = max(self.held)
+            self.amqp.reject(CHANNEL, tag, requeue=True)
+            self.returns.append(self.held.pop(tag))
+            self.sync()
+        elif isinstance(event, Received | Replied) and self.rng.random() < ASKS_AGAIN:
+            self.get()
+
     def asked(self) -> None:
         self.asked_at = self.feature.events
 
@@ -82,18 +107,18 @@ class Taker(Consumer):
             self.feature.make_ready(message)
 
     def found_nothing(self) -> None:
-        self.judge(-1, "nothing")
+        self.judge(LAST, "nothing")
 
-    def judge(self, priority: int, what: str) -> None:
+    def judge(self, place: tuple[int, int], what: str) -> None:
         """What was handed out must not have been passed over what was ready when it was asked for."""
         feature = self.feature
         better = [
             message
             for message, since in feature.ready.items()
-            if since <= self.asked_at and feature.priorities[message] > priority
+            if since <= self.asked_at and feature.place(message) < place
         ]
         if len(better) > self.unseen:
-            self.run.violate("priority", f"{what} of {priority} before {better[:5]}")
+            self.run.violate("priority", f"{what}, {place}, before {better[:5]}")
 
     def gone(self) -> None:
         self.unseen += self.is_getting

@@ -5,46 +5,128 @@ from typing import TYPE_CHECKING
 
 from node.wire import methods
 from node.wire.primitives import Table
-from tests.amqp_client import ChannelGone, ClientEvent, Replied
+from tests.amqp_client import ChannelGone, ClientEvent, Received, Replied
 from tests.sim.actors import CHANNEL, Actor, Consumer
 from tests.sim.features.base import Feature, FeaturePublisher, Plain
+from tests.sim.history import Message
 
 if TYPE_CHECKING:
     from tests.sim.run import Run
 
 
 class Timeouts(Plain):
-    """x-consumer-timeout: what is taken from a consumer goes to others, and is not lost."""
+    """x-consumer-timeout: what is taken from a consumer goes to others, is not lost, and is not taken too early."""
 
     name = "slow"
 
     def __init__(self, run: "Run", rng: random.Random) -> None:
         super().__init__(run, rng)
         self.timeout_ms = rng.choice((100, 400, 1_500))
+        self.settled_ts: dict[
+            Message, int
+        ] = {}  # an ack is known to be applied, then by the time of the group
+        run.history.takes_back[self.name] = None
 
     def arguments(self) -> Table:
         return {"x-consumer-timeout": self.timeout_ms}
 
     def clients(self) -> list[Actor]:
-        return [
-            FeaturePublisher(self),
-            *[Sloth(self.run, f"consumer{number}-slow", self.name) for number in "12"],
-        ]
+        return [FeaturePublisher(self), *[Sloth(self, f"consumer{number}-slow") for number in "12"]]
+
+    def delivered(self, consumer: Consumer, message: Message, event: Received) -> None:
+        if not isinstance(consumer, Sloth):
+            return
+        consumer.given_ts[message] = max(self.arrival(message).ts, consumer.since_ts)
+        assert consumer.client is not None
+        if message in self.settled_ts and self.run.is_current(consumer.client, consumer.group):
+            # Its node is late, and has yet to see that it was taken from this consumer before somebody settled it.
+            if self.settled_ts[message] < consumer.since_ts + self.timeout_ms:
+                self.run.violate("delivered again after its ack was applied", f"{message} of {self.name}")
+            consumer.late[event.method.consumer_tag] = message
 
 
 class Sloth(Consumer):
-    """What is taken from it after it has cancelled it is not told of: it forgets what it holds when it cancels."""
+    """Holds messages for too long now and then.
+
+    An ack counts unless the broker has taken the message before, of which a client is told too late, or, once it has
+    cancelled its consumer, never. So what it settled with a consumer is in doubt when the consumer ends with the answer
+    to `sync` outstanding, except where the time of the group shows that nothing can have been taken by then. What is in
+    doubt may come again, and need not. All else is exact: what it holds of a consumer that has ended it does not
+    settle, and that must come again.
+    """
+
+    def __init__(self, feature: Timeouts, name: str) -> None:
+        super().__init__(feature.run, name, feature.name)
+        self.feature = feature
+        self.since_ts = 0
+        self.given_ts: dict[Message, int] = {}  # not earlier, by the time of the group
+        self.doubts: dict[Message, int] = {}  # settled and not known to be applied: when it may be taken
+        self.left: dict[int, Message] = {}  # by delivery tag: of a consumer that has ended
+        self.late: dict[str, Message] = {}  # by tag of a consumer that must be cancelled: why
+        self.late_syncing: dict[str, Message] = {}  # those at the time of the last `sync`
+
+    def consume(self) -> None:
+        super().consume()
+        self.since_ts = self.feature.model.ts
 
     def act(self) -> None:
         current = f"c{self.number}" if self.is_consuming else ""
         for tag in [tag for tag in self.held if self.holders[tag] != current]:
-            # A later ack of several may be one of this, too.
-            self.run.history.acked[self.queue, self.held.pop(tag)] = None
+            self.left[tag] = self.held.pop(tag)
         super().act()
 
+    def deadline(self) -> int:
+        """The earliest time at which something may be taken from it."""
+        settled = [*self.unsynced, *(self.syncing or ()), *self.returns, *self.returns_syncing]
+        oldest = min(
+            [self.given_ts[message] for message in (*self.held.values(), *settled)], default=self.since_ts
+        )
+        return oldest + self.feature.timeout_ms
+
+    def sync(self) -> None:
+        if self.syncing is None:
+            self.late_syncing = dict(self.late)
+        super().sync()
+
     def cancelled(self) -> None:
-        self.unsynced, self.rejects, self.returns, self.returns_syncing = [], [], [], []
-        self.syncing = None if self.syncing is None else []
+        self.late.clear()
+        deadline = self.deadline()
+        for message in (*self.unsynced, *(self.syncing or ()), *self.returns, *self.returns_syncing):
+            self.doubts.setdefault(message, deadline)
+
+    def taken_from(self, consumer_tag: str) -> None:
+        if (
+            self.is_consuming
+            and consumer_tag == f"c{self.number}"
+            and self.feature.model.ts < self.deadline()
+        ):
+            self.run.violate("timed out early", f"{self.name}: {self.deadline() - self.feature.model.ts} ms")
+        self.late.pop(consumer_tag, None)
+        super().taken_from(consumer_tag)
+
+    def _ack(self, tags: list[int], *, singly: bool = False) -> None:
+        if tags and not singly:
+            for tag in [tag for tag in self.left if tag < max(tags)]:
+                self.run.history.acked[self.queue, self.left.pop(tag)] = None
+        super()._ack(tags, singly=singly)
+
+    def _synced(self) -> None:
+        for tag in self.late_syncing.keys() & self.late.keys():
+            self.run.violate("late and not cancelled", f"{self.name}, {tag}: {self.late[tag]}")
+        now = self.feature.model.ts
+        settled = [*(self.syncing or ()), *self.returns_syncing]
+        taken = [message for message in settled if self.doubts.pop(message, now + 1) <= now]
+        self.syncing = [message for message in self.syncing or () if message not in taken]
+        for message in self.syncing:
+            self.feature.settled_ts.setdefault(message, now)
+        self.rejects = [message for message in self.rejects if message not in taken]
+        self.returns_syncing = [message for message in self.returns_syncing if message not in taken]
+        super()._synced()
+
+    def gone(self) -> None:
+        super().gone()
+        for kept in (self.doubts, self.left, self.late, self.late_syncing):
+            kept.clear()
 
 
 class Expiring(Feature):
