@@ -388,8 +388,6 @@ def _ends() -> Iterator[tuple[str, Case]]:
         "unknown tag": method_frame(1, BasicAck(99)),
         "flow stopped": method_frame(1, ChannelFlow(active=False)),
         "queue that is not there": method_frame(1, QueueDeclare(queue="frames.none", passive=True)),
-        "channel.close, refused": method_frame(1, QueueDeclare(queue="frames.none", passive=True))
-        + method_frame(1, ChannelClose(200)),
         "connection.close": method_frame(0, ConnectionClose(200, "bye")),
         "method on a closed channel": method_frame(9, QueueDeclare(queue="frames.four")),
     }.items():

@@ -36,13 +36,16 @@ class Timeouts(Plain):
     def delivered(self, consumer: Consumer, message: Message, event: Received) -> None:
         if not isinstance(consumer, Sloth):
             return
-        consumer.given_ts[message] = max(self.arrival(message).ts, consumer.since_ts)
+        # Of its consumer of that tag: one that it has cancelled is served until the broker knows.
+        since_ts = consumer.since_ts[event.method.consumer_tag]
+        consumer.given_ts[message] = max(self.arrival(message).ts, since_ts)
         assert consumer.client is not None
         if message in self.settled_ts and self.run.is_current(consumer.client, consumer.group):
             # Its node is late, and has yet to see that it was taken from this consumer before somebody settled it.
-            if self.settled_ts[message] < consumer.since_ts + self.timeout_ms:
+            if self.settled_ts[message] < since_ts + self.timeout_ms:
                 self.run.violate("delivered again after its ack was applied", f"{message} of {self.name}")
-            consumer.late[event.method.consumer_tag] = message
+            if consumer.is_consuming and event.method.consumer_tag == f"c{consumer.number}":
+                consumer.late[event.method.consumer_tag] = message
 
 
 class Sloth(Consumer):
@@ -58,7 +61,7 @@ class Sloth(Consumer):
     def __init__(self, feature: Timeouts, name: str) -> None:
         super().__init__(feature.run, name, feature.name)
         self.feature = feature
-        self.since_ts = 0
+        self.since_ts: dict[str, int] = {}  # by consumer tag: when it was asked for
         self.given_ts: dict[Message, int] = {}  # not earlier, by the time of the group
         self.doubts: dict[Message, int] = {}  # settled and not known to be applied: when it may be taken
         self.left: dict[int, Message] = {}  # by delivery tag: of a consumer that has ended
@@ -67,7 +70,7 @@ class Sloth(Consumer):
 
     def consume(self) -> None:
         super().consume()
-        self.since_ts = self.feature.model.ts
+        self.since_ts[f"c{self.number}"] = self.feature.model.ts
 
     def act(self) -> None:
         current = f"c{self.number}" if self.is_consuming else ""
@@ -78,8 +81,9 @@ class Sloth(Consumer):
     def deadline(self) -> int:
         """The earliest time at which something may be taken from it."""
         settled = [*self.unsynced, *(self.syncing or ()), *self.returns, *self.returns_syncing]
+        since_ts = self.since_ts[f"c{self.number}"]
         oldest = min(
-            [self.given_ts[message] for message in (*self.held.values(), *settled)], default=self.since_ts
+            [self.given_ts[message] for message in (*self.held.values(), *settled)], default=since_ts
         )
         return oldest + self.feature.timeout_ms
 
