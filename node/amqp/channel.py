@@ -67,15 +67,17 @@ class Shared:
     Attributes:
         channels: by number, but for those that the client has closed.
         leaving: channels whose end waits for answers that are due, and when it comes at the latest.
+        last_leaving: the one of them that left last, by number.
         now_ms: the time of this turn.
     """
 
-    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail", "leaving", "now_ms")
+    __slots__ = ("_chunks", "_confirming", "budget", "channels", "fail", "last_leaving", "leaving", "now_ms")
 
     def __init__(self, message_size_bytes_max: int, fail: Callable[[AmqpError], None]) -> None:
         self.fail = fail
         self.channels: dict[int, Channel] = {}
         self.leaving: dict[Channel, int] = {}
+        self.last_leaving: dict[int, Channel] = {}
         self.now_ms = 0
         self.budget = AssemblyBudget(message_size_bytes_max)
         self._chunks: list[bytes] = []
@@ -232,6 +234,7 @@ class Channel:
         """
         self._farewell = Farewell(error, is_asked=error is None)
         self._shared.leaving[self] = self._shared.now_ms + LEAVING_TIMEOUT_MS
+        self._shared.last_leaving[self.number] = self
         self.state = ChannelState.LEAVING
         self._release_assembly()
         events.append(ChannelClosing(self, error))
@@ -253,6 +256,8 @@ class Channel:
         self.state = state
         self.is_open = False
         self._shared.leaving.pop(self, None)
+        if self._shared.last_leaving.get(self.number) is self:
+            del self._shared.last_leaving[self.number]
         self._release_assembly()
 
     def receive(self, item: Item, events: list[Event]) -> None:

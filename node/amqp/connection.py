@@ -332,8 +332,7 @@ class Connection:
             raise NotAllowed(msg)  # of no method, as in RabbitMQ
         decode_method(item[2], item[3])
         channel = self.channels[number] = Channel(number, self._shared)
-        before = next((each for each in reversed(self._shared.leaving) if each.number == number), None)
-        events.append(ChannelOpened(channel, before))
+        events.append(ChannelOpened(channel, self._shared.last_leaving.get(number)))
 
     # Channel 0
 

@@ -1,5 +1,8 @@
 """What came before an end is answered first: closes of the client, and faults that are found here."""
 
+import sys
+from types import FrameType
+
 import pytest
 
 from node.amqp.events import (
@@ -110,6 +113,53 @@ def test_number_may_be_used_again_before_close_is_answered() -> None:
     assert [type(event) for event in pair.to_client()] == [ChannelGone, Replied, Replied]
     assert pair.to_server() == [], "close-ok of the old one"
     assert pair.channel(1) is new and new.is_open
+
+
+def test_channel_follows_the_last_of_its_number_that_has_not_ended() -> None:
+    again = (ChannelClose(200), ChannelOpen())
+    pair = _asked(*again, *again)
+    first = pair.channel(1)
+    second, third = (event for event in pair.to_server() if isinstance(event, ChannelOpened))
+    assert (second.before, third.before) == (first, second.channel)
+    first.finish()
+    second.channel.finish()
+    pair.client.send(2, ChannelOpen())
+    assert pair.to_server() == [ChannelOpened(pair.channel(2), None)]
+    for method in again:
+        pair.client.send(1, method)
+    closing, fourth = pair.to_server()
+    assert closing == ChannelClosing(third.channel, None)
+    assert fourth == ChannelOpened(pair.channel(1), third.channel)
+    third.channel.finish()
+    pair.channel(1).fail(NotFound("no queue 'q' in vhost '/'"))
+    pair.client.send(1, ChannelCloseOk())
+    pair.client.send(1, ChannelOpen())
+    assert pair.to_server() == [ChannelOpened(pair.channel(1), None)], "none of those that left is there"
+
+
+def test_opening_a_channel_costs_the_same_however_many_are_leaving() -> None:
+    """A client may leave thousands behind an answer that is late."""
+    pair = _asked(*(ChannelClose(200), ChannelOpen()) * 2_000)
+    pair.to_server()
+    for number in range(2, 500):
+        pair.client.send(number, ChannelOpen())
+    data = pair.client.data_to_send()
+    steps = 0
+
+    def count(frame: FrameType, event: str, _: object) -> object:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        opened = pair.receive(data)
+    finally:
+        sys.settrace(before)
+    assert len(opened) == 498
+    assert steps < 498 * 1_000
 
 
 def test_other_methods_after_close_are_refused() -> None:
