@@ -2,18 +2,24 @@
 
 import argparse
 import collections
+import contextlib
 import math
 import queue
+import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from integration.differential.brokers import Missing, both
 from integration.differential.generator import sequence
 from integration.differential.lockstep import Difference, Lockstep
 from integration.differential.shrink import shrunk
+from integration.differential.steps import Step
 
+BUILT_IN = re.compile(r"amq\.(?:direct|fanout|topic|headers|match)\b")
+"""Exchanges that all sequences have in common, while every other name is of one seed only."""
 PROGRESS_SEQUENCES = 100
 """Between two lines that say how far it is: about half a minute."""
 
@@ -27,22 +33,38 @@ class Tally:
     explained: collections.Counter[str] = field(default_factory=collections.Counter)
     failed: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    built_in: dict[str, threading.Lock] = field(
+        default_factory=lambda: collections.defaultdict(threading.Lock)
+    )
+
+
+@contextlib.contextmanager
+def _alone(steps: list[Step], tally: Tally) -> Iterator[None]:
+    """Meanwhile nobody else uses the built-in exchanges of these steps: the brokers would see it at different times."""
+    names = sorted({name for step in steps for name in BUILT_IN.findall(f"{step.method}")})
+    with contextlib.ExitStack() as held:
+        for name in names:
+            with tally.lock:
+                lock = tally.built_in[name]
+            held.enter_context(lock)
+        yield
 
 
 def play(lockstep: Lockstep, seed: int, tally: Tally, *, shrink: bool) -> None:
     """Run one seed; print what differs."""
     steps = sequence(seed)
-    result = lockstep.run(steps)
-    difference = result.difference
     report = ""
-    if difference is not None and difference.row is None:
-        steps = steps[: difference.step + 1]
-        if shrink:
-            steps = shrunk(steps, lambda rest: _is_alike(lockstep.run(rest).difference, difference))
-            difference = lockstep.run(steps).difference or difference
-        report = "\n".join(
-            [f"seed {seed}, step {difference.step}:", *(f"  {step}" for step in steps), f"{difference}"]
-        )
+    with _alone(steps, tally):
+        result = lockstep.run(steps)
+        difference = result.difference
+        if difference is not None and difference.row is None:
+            steps = steps[: difference.step + 1]
+            if shrink:
+                steps = shrunk(steps, lambda rest: _is_alike(lockstep.run(rest).difference, difference))
+                difference = lockstep.run(steps).difference or difference
+            report = "\n".join(
+                [f"seed {seed}, step {difference.step}:", *(f"  {step}" for step in steps), f"{difference}"]
+            )
     with tally.lock:
         tally.done += 1
         tally.steps += result.steps_done
