@@ -18,6 +18,8 @@ from cluster.ports import GroupWrite
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.05
+LATE_S = 0.01
+"""After a turn that wrote something, until it is looked at whether its commit is late."""
 
 
 class Turn(Protocol):
@@ -49,6 +51,9 @@ class Core(Protocol):
 
     def tick(self, now_ms: int) -> None:
         """Time has passed."""
+
+    def ask_all_if_late(self, now_ms: int) -> bool:
+        """See that nothing waits for a slow peer; whether to call it again after `LATE_S`."""
 
     def has_news(self) -> bool:
         """Whether `flush` would do or tell anything."""
@@ -99,6 +104,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._planned = False
         self._ticking: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -109,8 +115,9 @@ class Driver:
     def stop(self) -> None:
         """No more turns."""
         self._stopped = True
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for timer in (self._ticking, self._looking):
+            if timer is not None:
+                timer.cancel()
 
     def notice(self) -> None:
         """Something came in: if it is news, there will be a turn at the end of this pass of the loop."""
@@ -150,6 +157,15 @@ class Driver:
         self._guarded(self._core.tick, self._clock.now_ms())
         self.notice()
 
+    def _look(self) -> None:
+        self._looking = None
+        self._guarded(self._ask_all_if_late)
+        self.notice()
+
+    def _ask_all_if_late(self) -> None:
+        if self._core.ask_all_if_late(self._clock.now_ms()):
+            self._looking = self._loop.call_later(LATE_S, self._look)
+
     def _turn(self) -> None:
         self._planned = False
         self._guarded(self._take_turn)
@@ -170,6 +186,8 @@ class Driver:
         turn = self._core.flush(self._clock.now_ms())
         if turn.writes:
             self._write(turn.number, turn.writes)
+            if self._looking is None:
+                self._looking = self._loop.call_later(LATE_S, self._look)
         if turn.envelopes:
             self._send(turn.envelopes)
         if turn.outputs:

@@ -167,6 +167,8 @@ class Group:
                 self._refused[node] = len(data)
             elif self._refused:
                 self._refused.pop(node, None)
+            if node != self.node:
+                self.raft.peer_waits(node)
             self.touch()
             return
         known, expected = self.intake.get(node)

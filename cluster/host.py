@@ -7,7 +7,7 @@ turn that carries the write.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.balance import Balance, Peer
@@ -16,10 +16,11 @@ from cluster.group import Group, Outcome
 from cluster.machine import StateMachine
 from cluster.memory import MemoryGroup, MemoryLink
 from cluster.origin import OriginStream
-from cluster.ports import GroupWrite, LogStore
-from cluster.raft.core import Options, Raft
+from cluster.ports import LogStore
+from cluster.raft.core import Clock, Options, Raft
 from cluster.raft.rpc import HeartbeatReply, Message
 from cluster.transfers import Transfers
+from cluster.turn import Turn
 from cluster.types import MEMORY_GROUP, GroupId
 
 EPOCH_SHIFT = 16
@@ -68,33 +69,6 @@ class HostOptions:
 
 
 @dataclass(slots=True)
-class Turn:
-    """What is to be done now.
-
-    Args:
-        number: rises by one a turn.
-        writes: one transaction; when it is durable call `Host.persisted(number)`. May be empty: then do not.
-        envelopes: to send now, at most one a peer.
-        effects: per group, in order, for the sessions of this node.
-        passed: tickets of barriers that this replica has reached.
-        resets: groups in which this node's epoch ended: sessions with state there are void.
-        lost: memory groups of other nodes that are gone with their process.
-        endings: (group, node, reason) where this node, as the leader, had a process taken for dead.
-        more: there is more to do without waiting for anything.
-    """
-
-    number: int
-    writes: list[GroupWrite] = field(default_factory=list)
-    envelopes: dict[int, Envelope] = field(default_factory=dict)
-    effects: list[tuple[int, list[Any]]] = field(default_factory=list)
-    passed: list[int] = field(default_factory=list)
-    resets: list[int] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
-    endings: list[tuple[int, int, str]] = field(default_factory=list)
-    more: bool = False
-
-
-@dataclass(slots=True)
 class _Waiting:
     """What happens when a turn is durable."""
 
@@ -121,10 +95,12 @@ class Host:
         self.options = options
         self.node = options.node
         self.now_ms = now_ms
+        self._clock = Clock(now_ms)
         self.groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
         self.peers = {node: Peer(heard_ms=now_ms) for node in options.nodes if node != options.node}
         self.links: dict[int, MemoryLink] = {}
+        self._dirty_links: dict[int, MemoryLink] = {}
         self._store = store
         self._turn = Turn(0)
         self._durable = self._written = 0
@@ -142,7 +118,7 @@ class Host:
         self.memory = MemoryGroup(machines[memory], options.node, epoch)
         for node in self.peers:
             group = MEMORY_GROUP + node
-            self.links[group] = MemoryLink(OriginStream(options.node, group, epoch))
+            self.links[group] = MemoryLink(OriginStream(options.node, group, epoch), self._dirty_links)
         for gid in sorted(machines):
             if gid < MEMORY_GROUP:
                 self._open_group(gid, machines[gid], epoch, draw)
@@ -158,8 +134,7 @@ class Host:
             heartbeat_ticks=self.options.heartbeat_ticks,
             election_ticks=self.options.election_ticks,
         )
-        raft = Raft(options, view, draw, view.snapshot_meta().index)
-        raft.clock_ts = self.now_ms
+        raft = Raft(options, view, draw, view.snapshot_meta().index, self._clock)
         group = Group(raft, machine, self._store, OriginStream(self.node, gid, epoch), self._touched)
         group.submit(())  # begins this process's epoch, which ends the one before it
         self.groups[gid] = group
@@ -205,6 +180,7 @@ class Host:
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         self.memory.hurry()
+        self.ask_all_if_late(now_ms)
         # In step with the heartbeats of this node, so that in a calm cluster one envelope has both.
         is_beat = self._ticks % self.options.heartbeat_ticks == 0
         for node, peer in self.peers.items():
@@ -220,6 +196,17 @@ class Host:
             self.balance.hand_back(self.now_ms)
             self._transfers.drop_stalled(self.now_ms)
 
+    def ask_all_if_late(self, now_ms: int) -> bool:
+        """See that no commit waits for a member that is slow; whether to call it again in some milliseconds."""
+        self._set_clock(now_ms)
+        is_waiting = False
+        for group in self.groups.values():
+            if group.raft.ask_all_if_late():
+                is_waiting = True
+                if group.raft.has_ready():
+                    group.touch()
+        return is_waiting
+
     def _set_clock(self, now_ms: int) -> None:
         if now_ms == self.now_ms:
             return
@@ -227,9 +214,7 @@ class Host:
             # Whatever runs first after the pause, a turn or a tick, must not take it for the others' silence.
             for peer in self.peers.values():
                 peer.heard_ms = now_ms
-        self.now_ms = max(self.now_ms, now_ms)
-        for group in self.groups.values():
-            group.raft.clock_ts = self.now_ms
+        self.now_ms = self._clock.ts = max(self.now_ms, now_ms)
 
     def _resend_overdue(self, group: Group) -> None:
         stream = group.stream
@@ -345,6 +330,11 @@ class Host:
 
     def flush(self, now_ms: int) -> Turn:
         """Everything there is to do since the last turn."""
+        self.collect(now_ms)
+        return self.close_turn()
+
+    def collect(self, now_ms: int) -> Turn:
+        """Everything there is to do, into the turn that is open: what its effects lead to may still go with it."""
         self._set_clock(now_ms)
         turn = self._turn
         # Twice: what was applied in the first pass makes room for the next batch, and the commit index that
@@ -361,11 +351,16 @@ class Host:
             self._emit(self.memory.id, effects)
             for node, expect in expects:
                 self._envelope(node).expects.append(expect)
-        for link in self.links.values():
-            if link.dirty:
-                self._envelope(link.owner).batches.extend(link.collect(turn.number, self.now_ms))
+        for link in self._dirty_links.values():
+            self._envelope(link.owner).batches.extend(link.collect(turn.number, self.now_ms))
+        self._dirty_links.clear()
         self._transfers.send()
         self._release_idle()
+        return turn
+
+    def close_turn(self) -> Turn:
+        """The turn as it is to be carried out; the next one begins."""
+        turn = self._turn
         if turn.writes:
             self._store.note(turn.writes)
             self._written = turn.number
@@ -378,7 +373,7 @@ class Host:
 
     def has_work(self) -> bool:
         """Whether another `flush` would do something now."""
-        return bool(self._touched) or self.memory.dirty or any(link.dirty for link in self.links.values())
+        return bool(self._touched or self.memory.dirty or self._dirty_links)
 
     def has_news(self) -> bool:
         """Whether a `flush` would do something now, or tell something: what came in may have been news to nobody."""

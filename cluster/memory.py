@@ -124,22 +124,25 @@ class MemoryGroup:
 class MemoryLink:
     """This node's stream into the memory group of another node."""
 
-    def __init__(self, stream: OriginStream) -> None:
-        """`stream` leads to the memory group of `stream.group - MEMORY_GROUP`."""
+    def __init__(self, stream: OriginStream, dirty: "dict[int, MemoryLink]") -> None:
+        """`stream` leads to the memory group of `stream.group - MEMORY_GROUP`.
+
+        Args:
+            dirty: the host's; the links that have something to do in the next turn.
+        """
         self.id = stream.group
         self.owner = stream.group - MEMORY_GROUP
         self.stream = stream
-        self.dirty = False
+        self._dirty = dirty
         self.up = False
 
     def submit(self, parts: tuple[bytes, ...]) -> None:
         """One command for the owner."""
         self.stream.submit(parts)
-        self.dirty = True
+        self._dirty[self.id] = self
 
     def collect(self, turn: int, now_ms: int) -> list[Batch]:
         """Batches to send to the owner now."""
-        self.dirty = False
         formed = self.stream.form(turn)
         if formed:
             self.stream.resent_at_ms = now_ms
@@ -158,4 +161,4 @@ class MemoryLink:
         """The owner has carried out everything below `expect.seq`."""
         if expect.epoch == self.stream.epoch:
             self.stream.accept_applied(expect.seq - 1)
-            self.dirty = True
+            self._dirty[self.id] = self

@@ -14,6 +14,7 @@ from cluster.envelope import Envelope
 from cluster.host import Host, HostOptions
 from cluster.machine import StateMachine
 from cluster.ports import GroupWrite, LogStore
+from cluster.turn import Turn
 from cluster.types import MEMORY_GROUP, METADATA_GROUP, GroupId
 from node.broker import commands, topology_commands
 from node.broker.effects import Probed, Reply
@@ -35,7 +36,7 @@ REPAIRS_MAX = 1000
 
 @dataclass(slots=True)
 class CoreTurn:
-    """What the shell has to do now, in this order; see cluster.host.Turn for the numbers."""
+    """What the shell has to do now, in this order; see cluster.turn.Turn for the numbers."""
 
     number: int
     writes: list[GroupWrite] = field(default_factory=list)
@@ -158,13 +159,33 @@ class NodeCore:
         if self._ticks % DUTY_TICKS == 0:
             self._repair()
 
+    def ask_all_if_late(self, now_ms: int) -> bool:
+        """See that no commit waits for a node that is slow; whether to call it again in some milliseconds."""
+        return self.host.ask_all_if_late(now_ms)
+
     def has_news(self) -> bool:
         """Whether `flush` would do or tell anything."""
         return self.host.has_news() or self.frontend.has_work or self.frontend.has_output
 
     def flush(self, now_ms: int) -> CoreTurn:
         """Everything there is to do since the last turn."""
-        turn = self.host.flush(now_ms)
+        resets: list[int] = []
+        # Twice: what the effects of the first pass lead to needs no envelope, write or turn of its own.
+        for _ in range(2):
+            turn = self.host.collect(now_ms)
+            resets += turn.resets
+            self._hand_out(turn)
+            if not self.host.has_work():
+                break
+        self._carry_out_duties()
+        outputs = self.frontend.take_output()
+        self.host.memory.forget_dead()
+        turn = self.host.close_turn()
+        more = turn.more or self.frontend.has_work
+        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more, resets, turn.endings)
+
+    def _hand_out(self, turn: Turn) -> None:
+        """What the groups have come to goes to the sessions."""
         frontend = self.frontend
         for group in turn.lost:
             self._handed_over[group].clear()
@@ -184,11 +205,7 @@ class NodeCore:
                 self._reply_handed_over(group, handed_over)
         for ticket in turn.passed:
             frontend.on_barrier(ticket)
-        self._carry_out_duties()
-        outputs = frontend.take_output()
-        self.host.memory.forget_dead()
-        more = self.host.has_work() or frontend.has_work
-        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more, turn.resets, turn.endings)
+        turn.lost, turn.resets, turn.effects, turn.passed = [], [], [], []
 
     def _answer_probes(self, effects: list[Any]) -> None:
         """Tell other nodes which of the queues that they asked for are in this node's memory."""

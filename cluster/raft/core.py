@@ -1,9 +1,9 @@
 """One member of one Raft group: its state, the check of terms, the dispatch to its role, and its output.
 
-Nothing here waits, keeps time or chooses: time is `tick` (about 50 ms) and `clock_ts`, chance is `draw`.
+Nothing here waits, keeps time or chooses: time is `tick` (about 50 ms) and `clock`, chance is `draw`.
 The rules of the roles stand in follower.py, candidate.py and leader.py.
 
-How to drive it: set `clock_ts`; call `tick`, `step`, `propose` ...; take `ready()` while `has_ready()`; do
+How to drive it: set `clock`; call `tick`, `step`, `propose` ...; take `ready()` while `has_ready()`; do
 what it says in the order that cluster/raft/ready.py tells; report `on_persisted(number)` and
 `on_applied(index)`. While applying, call `apply_membership` at each MEMBERSHIP entry.
 """
@@ -65,6 +65,13 @@ class Options:
     reads_max: int = 4096
 
 
+@dataclass(slots=True)
+class Clock:
+    """The time in milliseconds since the epoch. Entries are stamped with it."""
+
+    ts: int = 0
+
+
 class Raft:
     """One member of one group.
 
@@ -73,13 +80,14 @@ class Raft:
         log: the stored log; everything it shows now is durable.
         draw: draw(low, high) returns an int in low..high, both included, as random.Random.randint does.
         applied: index that the state machine was restored to: that of the snapshot, as is the configuration.
+        clock: the time, which the caller sets; one for all groups of a node.
     """
 
     __slots__ = (
         "applying",
         "applying_bytes",
         "campaign_in",
-        "clock_ts",
+        "clock",
         "configuration",
         "draw",
         "election_elapsed",
@@ -106,13 +114,20 @@ class Raft:
         "votes",
     )
 
-    def __init__(self, options: Options, log: LogView, draw: Callable[[int, int], int], applied: int) -> None:
+    def __init__(
+        self,
+        options: Options,
+        log: LogView,
+        draw: Callable[[int, int], int],
+        applied: int,
+        clock: Clock,
+    ) -> None:
         self.stored, self.configuration = log.initial_state()
         self.options = options
         self.id = options.id
         self.draw = draw
         self.log = RaftLog(log, self.stored.commit, applied)
-        self.clock_ts = 0
+        self.clock = clock
         self.ticks = 0
         self.role = Role.FOLLOWER
         self.term, self.voted_for = self.stored.term, self.stored.vote
@@ -203,7 +218,7 @@ class Raft:
             handler(self, message)
 
     def propose(self, kind: int, payloads: list[bytes]) -> int | None:
-        """Append one entry for each payload, stamped with `clock_ts`, or the last entry's time if later.
+        """Append one entry for each payload, stamped with the time of `clock`, or the last entry's time if later.
 
         Args:
             kind: an EntryKind, but not MEMBERSHIP.
@@ -265,6 +280,14 @@ class Raft:
         elif self.leader == peer:
             self.leader = 0
             candidate.leader_lost(self, peer)
+
+    def peer_waits(self, peer: int) -> None:
+        """A client of this member waits for what it has proposed."""
+        leader.peer_waits(self, peer)
+
+    def ask_all_if_late(self) -> bool:
+        """Whether this member leads and entries wait for a majority: then call it again soon (see spares.py)."""
+        return leader.ask_all_if_late(self)
 
     def report_unreachable(self, peer: int) -> None:
         """Messages to the peer were lost, as when a link broke."""

@@ -6,7 +6,8 @@ Raft 5.3, 5.4.2 and 6; hand-over and reads: dissertation 3.10 and 6.4.
 Sending is done once per Ready, in `broadcast`: whatever was proposed, acknowledged and committed in one turn
 leaves as one append per peer. A commit index that rose leaves at once, to learners too, where clients wait for
 it, because each node answers its own clients from what it has applied; a peer that said in its replies that
-nobody waits there (`AppendReply.lazy`) learns of it with the next append or heartbeat.
+nobody waits there (`AppendReply.lazy`) learns of it with the next append or heartbeat. `spares` says who may
+wait for entries too.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from cluster.raft.rpc import (
     ReadIndexReply,
     TimeoutNow,
 )
+from cluster.raft.spares import is_stuck, spares
 from cluster.types import Entry, EntryKind
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Leadership:
         pending_change: no membership change is accepted until this index is applied.
         last_ts: time stamp of the last entry.
         uncommitted_bytes: data of its entries that were not handed out to be applied yet.
+        appended_bytes: data of all entries that it made.
+        moved_ts: when the commit index rose last, or there began to be something to commit.
         transferee: the member that is to lead next, 0 if none.
     """
 
@@ -58,6 +62,8 @@ class Leadership:
     peers: list[Progress] = field(default_factory=list)  # the same, by ascending id
     reads: ReadRounds = field(default_factory=ReadRounds)
     uncommitted_bytes: int = 0
+    appended_bytes: int = 0
+    moved_ts: int = 0
     transferee: int = 0
     transfer_elapsed: int = 0
     wants_broadcast: bool = True
@@ -95,8 +101,10 @@ def _meet_members(raft: "Raft", *, is_active: bool) -> None:
 def _append(raft: "Raft", kind: int, payloads: list[bytes]) -> int:
     lead, log = raft.leadership, raft.log
     assert lead is not None
-    lead.last_ts = ts = max(lead.last_ts, raft.clock_ts)
+    lead.last_ts = ts = max(lead.last_ts, raft.clock.ts)
     first, term = log.last_index + 1, raft.term
+    if log.commit == log.last_index:
+        lead.moved_ts = raft.clock.ts
     log.append([Entry(first + i, term, kind, ts, data) for i, data in enumerate(payloads)])
     lead.wants_broadcast = True
     return first
@@ -112,6 +120,7 @@ def propose(raft: "Raft", kind: int, payloads: list[bytes]) -> int | None:
     if lead.uncommitted_bytes and lead.uncommitted_bytes + size > raft.options.uncommitted_bytes_max:
         return None
     lead.uncommitted_bytes += size
+    lead.appended_bytes += size
     return _append(raft, kind, payloads)
 
 
@@ -197,6 +206,7 @@ def maybe_commit(raft: "Raft") -> None:
     matches[raft.id] = log.persisted
     index = joint_value(configuration.voters, configuration.outgoing, matches)
     if index >= lead.term_start and log.commit_to(index):
+        lead.moved_ts = raft.clock.ts
         lead.wants_broadcast = True
 
 
@@ -206,8 +216,9 @@ def broadcast(raft: "Raft") -> None:
     assert lead is not None
     lead.wants_broadcast = False
     slices: Slices = {}
+    spare = spares(raft)
     for progress in lead.peers:
-        if progress.flow is Flow.REPLICATE:
+        if progress.flow is Flow.REPLICATE and progress not in spare:
             _feed(raft, progress, slices)
         elif progress.flow is Flow.PROBE and not progress.is_paused:
             _probe(raft, progress, slices)
@@ -220,7 +231,8 @@ def broadcast(raft: "Raft") -> None:
 
 def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
     """Send entries as far as the window goes; without any, the commit index if it is news."""
-    log, options = raft.log, raft.options
+    lead, log, options = raft.leadership, raft.log, raft.options
+    assert lead is not None
     has_sent = False
     while (
         progress.next_index <= log.last_index
@@ -235,6 +247,8 @@ def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
         _send_append(raft, progress, entries)
         progress.sent(entries[-1].index, size)
         has_sent = True
+    if progress.next_index > log.last_index:
+        progress.fed_bytes = lead.appended_bytes
     if not has_sent and not progress.wants_echo and _can_wait(raft, progress):
         return
     if not has_sent and (progress.wants_echo or progress.commit_sent < log.commit):
@@ -294,6 +308,9 @@ def _send_append(
 
 def _want_snapshot(raft: "Raft", progress: Progress) -> None:
     """What the peer needs is compacted. One that does not answer is asked for nothing and sent nothing."""
+    lead = raft.leadership
+    assert lead is not None
+    lead.wants_broadcast = True  # others may be needed in its place
     if progress.is_active:
         progress.become_snapshot(raft.log.first_index - 1)
         raft.snapshots_wanted.append(progress.id)
@@ -378,12 +395,27 @@ def _answer_reads(raft: "Raft", lead: Leadership) -> None:
             if node == raft.id:
                 raft.read_states.append(ReadState(token, confirmed.commit))
             else:
-                # Whoever reads there waits until this index is applied there.
-                progress = lead.progress.get(node)
-                if progress is not None and progress.is_lazy:
-                    progress.is_lazy = False
-                    lead.wants_broadcast = True
+                peer_waits(raft, node)  # until this index is applied there
                 raft.messages.append(ReadIndexReply(raft.id, node, raft.term, token, confirmed.commit))
+
+
+def ask_all_if_late(raft: "Raft") -> bool:
+    """Whether entries wait for a majority; where they wait for too long, no member is spared any more."""
+    lead, log = raft.leadership, raft.log
+    if lead is None or log.commit == log.last_index:
+        return False
+    if is_stuck(raft):
+        lead.wants_broadcast = True
+    return True
+
+
+def peer_waits(raft: "Raft", peer: int) -> None:
+    """Someone at this peer waits for what is committed."""
+    lead = raft.leadership
+    progress = lead.progress.get(peer) if lead is not None else None
+    if lead is not None and progress is not None and progress.is_lazy:
+        progress.is_lazy = False
+        lead.wants_broadcast = True
 
 
 def transfer(raft: "Raft", target: int) -> bool:
@@ -414,6 +446,7 @@ def peer_lost(raft: "Raft", peer: int) -> None:
         return
     progress.become_probe(paused=True)
     progress.is_active = False
+    lead.wants_broadcast = True  # others may be needed in its place
     if lead.transferee == peer:
         lead.transferee = 0
 
@@ -422,8 +455,9 @@ def unreachable(raft: "Raft", peer: int) -> None:
     """Messages to the peer were lost; its process may live."""
     lead = raft.leadership
     progress = lead.progress.get(peer) if lead is not None else None
-    if progress is not None and progress.flow is Flow.REPLICATE:
+    if lead is not None and progress is not None and progress.flow is Flow.REPLICATE:
         progress.become_probe(paused=True)
+        lead.wants_broadcast = True
 
 
 def snapshot_reported(raft: "Raft", peer: int, *, ok: bool) -> None:

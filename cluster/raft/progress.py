@@ -9,6 +9,8 @@ Invariant: match_index < next_index.
 from collections import deque
 from enum import Enum
 
+NEVER = -1 << 62
+
 
 class Flow(Enum):
     """How a peer is fed."""
@@ -29,6 +31,7 @@ class Progress:
 
     __slots__ = (
         "commit_sent",
+        "fed_bytes",
         "flow",
         "id",
         "inflight_bytes",
@@ -48,12 +51,13 @@ class Progress:
         self.match_index = 0
         self.next_index = next_index
         self.is_active = is_active
-        self.is_lazy = False  # a commit index that rose alone need not be sent at once
+        self.is_lazy = False  # nobody waits there for what is committed
         self.is_paused = False  # PROBE: the one message is out
         self.wants_echo = (
             False  # send an append even if there is nothing to send: its answer shows what was lost
         )
         self.commit_sent = 0
+        self.fed_bytes = NEVER  # what the leader had made in its term when nothing was left to send
         self.snapshot_index = 0
         self.inflights: deque[tuple[int, int]] = deque()  # (last index, bytes) of each append not answered
         self.inflight_bytes = 0
@@ -78,6 +82,7 @@ class Progress:
         self.flow = flow
         self.is_paused = self.wants_echo = False
         self.commit_sent = self.snapshot_index = 0
+        self.fed_bytes = NEVER
         self.inflights.clear()
         self.inflight_bytes = 0  # with the window, or the peer would look busy for ever
 

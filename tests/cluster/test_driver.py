@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cluster.driver import TICK_S, Clock, Driver
+from cluster.driver import LATE_S, TICK_S, Clock, Driver
 from cluster.envelope import Envelope
-from cluster.host import Turn as HostTurn
 from cluster.ports import GroupWrite
+from cluster.turn import Turn as HostTurn
 
 
 class Turn(HostTurn):
@@ -26,6 +26,7 @@ class RecordingCore:
         self.turns: list[Turn] = []
         self.fail_on = ""
         self.news = True
+        self.late: list[bool] = []
 
     def _record(self, call: str) -> None:
         self.calls.append(call)
@@ -45,6 +46,10 @@ class RecordingCore:
 
     def tick(self, now_ms: int) -> None:
         self._record("tick")
+
+    def ask_all_if_late(self, now_ms: int) -> bool:
+        self._record("late?")
+        return self.late.pop(0)
 
     def has_news(self) -> bool:
         return self.news
@@ -119,6 +124,34 @@ def test_turn_is_written_before_it_is_sent_and_answered() -> None:
         return shells.done
 
     assert asyncio.run(run()) == ["write 1 1", "send [2]", "carry out ['x']"]
+
+
+def test_commits_of_what_was_written_are_looked_after_until_they_came() -> None:
+    async def run() -> list[str]:
+        core = RecordingCore()
+        core.news = False
+        core.turns = [Turn(1), Turn(2, [GroupWrite(1)]), Turn(3, [GroupWrite(1)])]
+        core.late = [True, True, False]
+        driver = Shells(core).driver
+        for _ in range(3):
+            driver.wake()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await asyncio.sleep(LATE_S * 6)
+        return core.calls
+
+    assert asyncio.run(run()) == ["flush"] * 3 + ["late?"] * 3
+
+
+def test_nothing_is_looked_after_where_nothing_was_written() -> None:
+    async def run() -> list[str]:
+        core = RecordingCore()
+        core.turns = [Turn(1, [], {2: Envelope(1, 1, 1)})]
+        Shells(core).driver.wake()
+        await asyncio.sleep(LATE_S * 3)
+        return core.calls
+
+    assert asyncio.run(run()) == ["flush"]
 
 
 def test_missed_ticks_are_not_made_up_for() -> None:

@@ -11,6 +11,8 @@ from cluster.group import Group, Outcome
 from cluster.host import Host, HostOptions
 from cluster.machine import Meta, Row
 from cluster.placement import first_configuration
+from cluster.raft.rpc import AppendEntries
+from cluster.raft.spares import COMMIT_MS_MAX
 from cluster.types import MEMORY_GROUP, GroupId
 from tests.sim.world import LinkRules, SimNode, World
 
@@ -181,6 +183,28 @@ def test_idle_groups_have_no_share_of_a_turn(monkeypatch: pytest.MonkeyPatch) ->
     assert terms == [[group.raft.term for group in host.groups.values()] for host in cluster.hosts.values()]
     for group in GROUPS:  # the silence cost nobody its leader
         assert sum(host.groups[group].leads for host in cluster.hosts.values()) == 1
+
+
+def test_late_commit_is_asked_of_the_member_that_was_spared() -> None:
+    cluster = Cluster(1)
+    world = cluster.world
+    world.run(until_ms=world.now_ms + 5000)
+    group = GROUPS[1]
+    host = next(host for host in cluster.hosts.values() if host.groups[group].leads)
+    for _ in range(2):  # the first tells the leader that nobody waits elsewhere
+        cluster.submit(host.node, group)
+        world.run(until_ms=world.now_ms + 1000)
+    host.submit(group, (bytes(8),))
+    now_ms = host.now_ms
+    (asked,) = host.flush(now_ms).envelopes
+    assert host.ask_all_if_late(now_ms + COMMIT_MS_MAX)
+    assert host.flush(now_ms + COMMIT_MS_MAX).envelopes == {}
+    assert host.ask_all_if_late(now_ms + COMMIT_MS_MAX + 1)
+    envelopes = host.flush(now_ms + COMMIT_MS_MAX + 1).envelopes
+    (spare,) = envelopes
+    assert spare not in (asked, host.node)
+    ((_, message),) = envelopes[spare].messages
+    assert isinstance(message, AppendEntries) and len(message.entries) == 1
 
 
 def test_barrier_passes_where_answers_take_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ Nothing happens by itself: `pump` takes the Readys, `persist` finishes writes, `
 import zlib
 from collections.abc import Callable, Iterable
 
-from cluster.raft.core import Options, Raft
+from cluster.raft.core import Clock, Options, Raft
 from cluster.raft.membership import MembershipChange, Operation
 from cluster.raft.ready import ReadState, Ready, Role
 from cluster.raft.rpc import InstallSnapshot, Message
@@ -45,7 +45,7 @@ class Member:
     def boot(self) -> None:
         """Start the process on what the disk holds."""
         saved = self.disk.shown.saved
-        self.raft = Raft(self.options, self.disk, self.draw, applied=saved.meta.index)
+        self.raft = Raft(self.options, self.disk, self.draw, applied=saved.meta.index, clock=Clock())
         self.state, self.state_index = saved.state, saved.meta.index
         self.under_way: list[Ready] = []
         self.backlog: list[Entry] = []

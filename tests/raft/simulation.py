@@ -43,6 +43,7 @@ class Simulation:
         self.loss = chance.choice([0.0, 0.02, 0.2])
         self.repetition = chance.choice([0.0, 0.05, 0.3])
         self.disorder = chance.choice([0.0, 0.3, 1.0])
+        self.slow = chance.choice([0, 0, *range(1, NODES + 1)])
         self.count = 0
         self.partition: tuple[int, ...] = ()
         self.snapshots: list[InstallSnapshot] = []
@@ -59,6 +60,7 @@ class Simulation:
             (self._cut, 0.5),
             (self._lose_peer, 0.5),
             (self._campaign, 0.3),
+            (self._doze, 0.3),
         ):
             # Swarm testing: each seed has its own mixture of faults.
             self.events.append(event)
@@ -84,7 +86,7 @@ class Simulation:
                 event = self._deliver if self.group.wire else self._tick
                 member = self._one_of(lambda member: member.is_up)
             if member is not None:
-                member.raft.clock_ts = self.chance.randint(0, 1000)
+                member.raft.clock.ts = self.chance.randint(0, 1000)
                 event(member)
 
     def _one_of(self, is_fit: Callable[[Member], bool]) -> Member | None:
@@ -108,7 +110,8 @@ class Simulation:
             if len(group.leaders) == 1 and turn % 10 == 9:
                 leader = group[group.leaders[0]]
                 index = leader.propose(b"calm")
-                group.settle()
+                # Where nobody waits the entry comes with a heartbeat, and its commit with the next.
+                group.tick(2 * leader.options.heartbeat_ticks)
                 self._check_all()
                 configuration = leader.raft.configuration
                 behind = [
@@ -153,7 +156,7 @@ class Simulation:
             self._after(member)
 
     def _persist(self, member: Member) -> None:
-        if member.under_way:
+        if member.under_way and not self._is_slow(member):
             member.persist(self.chance.randint(1, len(member.under_way)))
             self._after(member)
 
@@ -163,6 +166,8 @@ class Simulation:
             self._after(member)
 
     def _tick(self, member: Member) -> None:
+        if self._is_slow(member):
+            return
         member.raft.tick()
         self._after(member)
 
@@ -195,6 +200,10 @@ class Simulation:
         self._after(member)
 
     def _read(self, member: Member) -> None:
+        leaders = [self.group[node] for node in self.group.leaders]
+        if len(leaders) > 1:
+            # The one that was voted out and has not heard of it is the one that could answer wrongly.
+            member = min(leaders, key=lambda leader: leader.raft.term)
         self.count += 1
         self.invariants.asked(member, self.count)
         member.raft.read_index(self.count)
@@ -224,9 +233,21 @@ class Simulation:
         member.raft.campaign()
         self._after(member)
 
+    def _is_slow(self, member: Member) -> bool:
+        """One member of a cluster may have a slow clock and a slow disk."""
+        return member.id == self.slow and self.chance.random() < 0.9
+
+    def _doze(self, member: Member) -> None:
+        member.raft.is_lazy = not member.raft.is_lazy
+
     def _cut(self, _: Member) -> None:
         size = self.chance.choice([0, 0, 1, 2])
         self.partition = tuple(self.chance.sample(sorted(self.group.members), size))
+        leaders = self.group.leaders
+        if leaders and self.chance.random() < 0.5:
+            # A leader that does not know yet that it is none any more is worth as much as all other cuts.
+            self.slow = self.chance.choice(leaders)
+            self.partition = (self.slow,)
 
     def _lose_peer(self, member: Member) -> None:
         peer = self.chance.randint(1, NODES)

@@ -420,14 +420,14 @@ def test_commit_index_is_stored_with_entries_and_not_alone() -> None:
 def test_time_never_falls_in_the_log() -> None:
     """Entries carry the leader's clock or the last entry's time, whichever is later; across leaders too."""
     group = Network(3)
-    group[1].raft.clock_ts = 500
+    group[1].raft.clock.ts = 500
     group.elect(1)
     for clock in (700, 600):
-        group[1].raft.clock_ts = clock
+        group[1].raft.clock.ts = clock
         group[1].propose(b"x")
     group.settle()
     group.isolate(1)
-    group[2].raft.clock_ts = 100
+    group[2].raft.clock.ts = 100
     for node in (3, 2):
         group[node].raft.peer_lost(1)
     group.settle()
