@@ -21,6 +21,10 @@ CHECKPOINT_BYTES = 8 * 1024 * 1024
 """Log applied since the last checkpoint that makes a new one worth its cost. Twice this stays for slow members."""
 CHECKPOINT_ENTRIES = 20_000
 """The same for logs of small entries: what a restart replays."""
+CALM_TICKS = 10
+"""A group looks back after so many: if nothing was applied in between, it is saved,"""
+CALM_BYTES = 256 * 1024
+"""but not for less than this, which a restart applies in no time."""
 TRIMS_MAX = 512
 """Rows deleted per group and turn: many at once would make a commit slow and its free list large."""
 BARRIER_RETRY_MS = 500
@@ -102,6 +106,8 @@ class Group:
         self._asked_again_ms = 0
         self._expected: tuple[int, int, int, int] = (0, 0, 0, 0)  # the last Expect acted upon
         self._bytes_since = self._entries_since = 0
+        self._applied_before = 0  # when this group looked back last
+        self._is_calm = False  # nothing was applied since
         self._checkpoint = SnapshotMeta(0, 0, 0, raft.configuration, machine.version)
         self._trims: list[int] = []
         self._load()
@@ -231,6 +237,8 @@ class Group:
         raft = self.raft
         raft.tick()
         messages = raft.take_messages()
+        if raft.ticks % CALM_TICKS == self.id % CALM_TICKS:
+            self._look_back()
         if self.stream.has_gathered:
             self.stream.hurry()
             self.touch()
@@ -379,10 +387,18 @@ class Group:
 
     # -- compaction ------------------------------------------------------------------------------------
 
+    def _look_back(self) -> None:
+        """A group that has come to rest is saved: a restart then has nothing to apply."""
+        if self.applied == self._applied_before and self._bytes_since >= CALM_BYTES:
+            self._is_calm = True
+            self.touch()
+        self._applied_before = self.applied
+
     def _housekeeping(self, outcome: Outcome) -> None:
         if self.held or self.busy or self.installing:
             return
-        if self._bytes_since >= CHECKPOINT_BYTES or self._entries_since >= CHECKPOINT_ENTRIES:
+        is_much = self._bytes_since >= CHECKPOINT_BYTES or self._entries_since >= CHECKPOINT_ENTRIES
+        if is_much or self._is_calm:
             self.save(outcome)
         elif self._trims:
             self._write(outcome).trims = self._trims[:TRIMS_MAX]
@@ -405,6 +421,7 @@ class Group:
         if previous.index >= first:
             write.compact_to, write.compact_term = previous.index, previous.term
         self.busy = True
+        self._is_calm = False
         self._bytes_since = self._entries_since = 0
         self._find_trims(first, previous.index)
 

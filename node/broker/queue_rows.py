@@ -51,6 +51,8 @@ LINE_KEY = struct.Struct(">HQ")
 CONSUMER_VALUE = struct.Struct(">QQBiQQQ")  # session, window, flags, priority, next id, timeout, number
 GIVEN = struct.Struct(">QQ")
 RUN_VALUE = struct.Struct(">QIIIHHBQI")
+RAW_RUN, RAW_TRAITS = struct.Struct(">QIIIHH13s"), struct.Struct(">BQI")
+"""The same value, for reading many."""
 HELD_VALUE = struct.Struct(">QQIIIHHBQI")
 LETTER_VALUE = struct.Struct(">BQQIIIHHBQI")
 RANGE = struct.Struct(">QQ")

@@ -7,11 +7,32 @@ from node.broker import queue_rows as rows_
 from node.broker.commands import QueueConfig
 from node.broker.consumer import Consumer, Key
 from node.broker.queue_state import Letter, Queue, Reason
-from node.broker.runs import PLAIN, Run
+from node.broker.runs import PLAIN, Run, Traits
 from node.broker.sources import Source
 
 State = tuple[dict[int, Queue], list[int]]
 """Queues by uid, uids of expired queues."""
+
+
+class _TraitsOf(dict[bytes, Traits]):
+    """Traits by their bytes: the plain ones at once, others are looked at. Equal ones that do not expire are kept once.
+
+    Attributes:
+        has_others: others were looked at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({rows_.RAW_TRAITS.pack(*PLAIN): PLAIN})
+        self.has_others = False
+        self._kept = {PLAIN: PLAIN}
+
+    def __missing__(self, raw: bytes) -> Traits:
+        self.has_others = True
+        return self.kept(rows_.RAW_TRAITS.unpack(raw))
+
+    def kept(self, traits: Traits) -> Traits:
+        """Equal traits that were seen before, or these."""
+        return self._kept.setdefault(traits, traits) if traits[1] == 0 else traits
 
 
 class Reader:
@@ -22,7 +43,7 @@ class Reader:
         self._expired: list[int] = []
         self._lines: list[tuple[Queue, int, list[Key]]] = []
         self._active: list[tuple[Queue, Key]] = []
-        self._traits = {PLAIN: PLAIN}  # equal ones are kept once
+        self._traits = _TraitsOf()
 
     def read(self, rows: Iterable[tuple[bytes, bytes]]) -> State:
         """Build the state from all rows; no rows give nothing. See `read`."""
@@ -99,12 +120,15 @@ class Reader:
 
     def _read_lane(self, queue: Queue, section: int, key: bytes, value: bytes) -> None:
         lane = queue.lane(rows_.LANE_KEY.unpack(key)[3])
-        runs = [self._run(fields) for fields in rows_.RUN_VALUE.iter_unpack(value)]
+        traits = self._traits
+        traits.has_others = False
+        # The longest loop of a start: a node may hold millions of runs, nearly all of them plain.
+        runs = [(a, b, c, d, e, f, traits[raw]) for a, b, c, d, e, f, raw in rows_.RAW_RUN.iter_unpack(value)]
         (lane.ready if section == rows_.READY else lane.returned).extend(runs)
-        for run in runs:
-            queue.ready_count += run[3]
-            queue.ready_bytes += run[3] * run[6][2]
-            queue.is_timed = queue.is_timed or run[6][1] > 0
+        queue.ready_count += sum([run[3] for run in runs])
+        if traits.has_others:
+            queue.ready_bytes += sum([run[3] * run[6][2] for run in runs])
+            queue.is_timed = queue.is_timed or any(run[6][1] for run in runs)
 
     def _read_held(self, queue: Queue, key: bytes, value: bytes) -> None:
         _, _, _, origin, number, chunk = rows_.HELD_KEY.unpack(key)
@@ -117,8 +141,7 @@ class Reader:
             queue.is_timed = queue.is_timed or run[6][1] > 0
 
     def _run(self, fields: tuple[int, ...]) -> Run:
-        traits = (fields[6], fields[7], fields[8])
-        traits = self._traits.setdefault(traits, traits) if traits[1] == 0 else traits
+        traits = self._traits.kept((fields[6], fields[7], fields[8]))
         return (fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], traits)
 
 

@@ -185,6 +185,26 @@ def test_idle_groups_have_no_share_of_a_turn(monkeypatch: pytest.MonkeyPatch) ->
         assert sum(host.groups[group].leads for host in cluster.hosts.values()) == 1
 
 
+@pytest.mark.parametrize(("bytes_min", "is_saved"), [(100, True), (10_000, False)])
+def test_group_that_has_come_to_rest_is_saved_if_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, bytes_min: int, *, is_saved: bool
+) -> None:
+    monkeypatch.setattr("cluster.group.CALM_BYTES", bytes_min)
+    hosts = Cluster(1)
+    world = hosts.world
+    world.run(until_ms=world.now_ms + 5000)
+    group = GROUPS[1]
+    for _ in range(30):
+        hosts.submit(1, group)
+        world.run(until_ms=world.now_ms + 100)
+    found = [host.groups[group] for host in hosts.hosts.values()]
+    assert all(each.checkpoint_meta.index == 0 for each in found), "it was not calm"
+    world.run(until_ms=world.now_ms + 2000)
+    for each in found:
+        assert each.checkpoint_meta.index == (each.applied if is_saved else 0)
+    assert hosts.hosts[1].groups[GROUPS[2]].checkpoint_meta.index == 0, "nothing was applied in this one"
+
+
 def test_late_commit_is_asked_of_the_member_that_was_spared() -> None:
     cluster = Cluster(1)
     world = cluster.world
