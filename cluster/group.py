@@ -18,7 +18,7 @@ from cluster.raft.rpc import Message
 from cluster.types import Entry, EntryKind, HardState, SnapshotMeta
 
 CHECKPOINT_BYTES = 8 * 1024 * 1024
-"""Log applied since the last checkpoint that makes a new one worth its cost. Twice this stays for slow members."""
+"""Log applied since the last checkpoint that makes a new one worth its cost. As much stays for slow members."""
 CHECKPOINT_ENTRIES = 20_000
 """The same for logs of small entries: what a restart replays."""
 CALM_TICKS = 10
@@ -105,10 +105,11 @@ class Group:
         self._refused: dict[int, int] = {}  # nodes whose batch the log did not take, with its bytes
         self._asked_again_ms = 0
         self._expected: tuple[int, int, int, int] = (0, 0, 0, 0)  # the last Expect acted upon
-        self._bytes_since = self._entries_since = 0
+        self._bytes_since = self._entries_since = self._unsaved_bytes = 0
         self._applied_before = 0  # when this group looked back last
         self._is_calm = False  # nothing was applied since
         self._checkpoint = SnapshotMeta(0, 0, 0, raft.configuration, machine.version)
+        self._forgettable = self._checkpoint  # what the log may begin with when enough has followed
         self._trims: list[int] = []
         self._load()
 
@@ -131,12 +132,12 @@ class Group:
         self.origins.restore([(k[cut:], v) for k, v in rows if k.startswith(ORIGIN_ROWS)])
         self.machine.restore([(k[cut:], v) for k, v in rows if k.startswith(MACHINE_ROWS)])
         self.applied, self.applied_term, self.last_ts = meta.index, meta.term, meta.ts
-        self._checkpoint = meta
+        self._checkpoint = self._forgettable = meta
         live = self.machine.live()
         compacted = view.first_index() - 1
         self._trims = [i for i in self._store.stored_below(self.id, compacted) if i not in live]
         self.machine.take_dead()
-        self._bytes_since = self._entries_since = 0
+        self._bytes_since = self._entries_since = self._unsaved_bytes = 0
 
     # -- what others ask of the group ------------------------------------------------------------------
 
@@ -300,6 +301,7 @@ class Group:
             assert entry.index == self.applied + 1 and entry.ts >= self.last_ts
             self.applied, self.applied_term, self.last_ts = entry.index, entry.term, entry.ts
             self._bytes_since += len(entry.data)
+            self._unsaved_bytes += len(entry.data)
             self._entries_since += 1
             if entry.kind == EntryKind.BATCH:
                 self._apply_batch(entry, outcome)
@@ -389,7 +391,7 @@ class Group:
 
     def _look_back(self) -> None:
         """A group that has come to rest is saved: a restart then has nothing to apply."""
-        if self.applied == self._applied_before and self._bytes_since >= CALM_BYTES:
+        if self.applied == self._applied_before and self._unsaved_bytes >= CALM_BYTES:
             self._is_calm = True
             self.touch()
         self._applied_before = self.applied
@@ -397,18 +399,21 @@ class Group:
     def _housekeeping(self, outcome: Outcome) -> None:
         if self.held or self.busy or self.installing:
             return
-        is_much = self._bytes_since >= CHECKPOINT_BYTES or self._entries_since >= CHECKPOINT_ENTRIES
-        if is_much or self._is_calm:
-            self.save(outcome)
+        if self._bytes_since >= CHECKPOINT_BYTES or self._entries_since >= CHECKPOINT_ENTRIES:
+            self._save(outcome)
+            self._forget(outcome)
+        elif self._is_calm:
+            first = self._store.view(self.id).first_index()
+            self._save(outcome)
+            self._find_trims(first, first - 1)
         elif self._trims:
             self._write(outcome).trims = self._trims[:TRIMS_MAX]
             del self._trims[:TRIMS_MAX]
             if self._trims:
                 self.touch()
 
-    def save(self, outcome: Outcome) -> None:
-        """Save the state as it is now; the log may then forget all up to the checkpoint before this one."""
-        previous = self._checkpoint
+    def _save(self, outcome: Outcome) -> None:
+        """Save the state as it is now."""
         self._checkpoint = SnapshotMeta(
             self.applied, self.applied_term, self.last_ts, self.raft.configuration, self.machine.version
         )
@@ -417,11 +422,17 @@ class Group:
         write.checkpoint_rows = [(ORIGIN_ROWS + k, v) for k, v in self.origins.rows(full=False)]
         write.checkpoint_rows += [(MACHINE_ROWS + k, v) for k, v in self.machine.checkpoint(full=False)]
         write.hard_state = HardState(self.raft.term, self.raft.voted_for, self.raft.commit)
+        self.busy = True
+        self._is_calm = False
+        self._unsaved_bytes = 0
+
+    def _forget(self, outcome: Outcome) -> None:
+        """With a checkpoint the log may forget all up to the one before it that was not for a rest."""
+        previous, self._forgettable = self._forgettable, self._checkpoint
+        write = self._write(outcome)
         first = self._store.view(self.id).first_index()
         if previous.index >= first:
             write.compact_to, write.compact_term = previous.index, previous.term
-        self.busy = True
-        self._is_calm = False
         self._bytes_since = self._entries_since = 0
         self._find_trims(first, previous.index)
 

@@ -1,5 +1,6 @@
 """The host under faults: a toy machine that lists what it was told must list it once, in order, everywhere."""
 
+import itertools
 import os
 import random
 from collections.abc import Iterable, Mapping
@@ -203,6 +204,34 @@ def test_group_that_has_come_to_rest_is_saved_if_it_is_worth_it(
     for each in found:
         assert each.checkpoint_meta.index == (each.applied if is_saved else 0)
     assert hosts.hosts[1].groups[GROUPS[2]].checkpoint_meta.index == 0, "nothing was applied in this one"
+
+
+def test_log_of_a_group_that_rests_often_stays_for_members_that_were_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it was saved for a rest does not shorten it; what followed does, once it is enough."""
+    monkeypatch.setattr("cluster.group.CALM_BYTES", 1)
+    monkeypatch.setattr("cluster.group.CHECKPOINT_ENTRIES", 40)
+    hosts = Cluster(1)
+    world = hosts.world
+    world.run(until_ms=world.now_ms + 5000)
+    group = hosts.hosts[1].groups[GROUPS[1]]
+    view = world.nodes[1].disk.view(group.id)
+    saved: set[int] = set()
+    firsts: list[int] = []
+    for _ in range(60):
+        for _ in range(3):
+            hosts.submit(1, group.id)
+            world.run(until_ms=world.now_ms + 100)
+        world.run(until_ms=world.now_ms + 1500)
+        saved.add(group.checkpoint_meta.index)
+        firsts.append(view.first_index())
+        assert group.checkpoint_meta.index == group.applied
+        assert group.applied - view.first_index() < 2 * 40 + 10, "it does not grow for ever"
+    assert len(saved) == 60
+    assert len(set(firsts)) <= 5
+    moved = [index for index, (a, b) in enumerate(itertools.pairwise(firsts)) if a != b]
+    assert moved and all(b - a >= 10 for a, b in itertools.pairwise(moved))
 
 
 def test_late_commit_is_asked_of_the_member_that_was_spared() -> None:
