@@ -73,7 +73,7 @@ def _node_families(status: NodeStatus) -> list[Family]:
                [([group], shard.applied) for group, shard in shards]),
         _gauge("raft_log_bytes", "Bytes that the log of a shard holds here.", ["shard"],
                [([group], shard.log_bytes) for group, shard in shards]),
-        _gauge("replica_lag_entries", "Entries that a replica is behind, as its leader knows.",
+        _gauge("replica_lag_entries", "Entries that a replica is behind (those of 100 ms are usual), by its leader.",
                ["shard", "member"],
                [([group, replica.node], replica.lag)
                 for group, shard in shards for replica in shard.replicas if replica.lag is not None]),
