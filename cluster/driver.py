@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 from cluster.envelope import Envelope
 from cluster.ports import GroupWrite
+from cluster.raft.spares import COMMIT_MS_MAX
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.05
-LATE_S = 0.01
+LATE_S = (COMMIT_MS_MAX + 1) / 1000
 """After a turn that wrote something, until it is looked at whether its commit is late."""
 
 

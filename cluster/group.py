@@ -391,8 +391,8 @@ class Group:
 
     def _look_back(self) -> None:
         """A group that has come to rest is saved: a restart then has nothing to apply."""
-        if self.applied == self._applied_before and self._unsaved_bytes >= CALM_BYTES:
-            self._is_calm = True
+        self._is_calm = self.applied == self._applied_before and self._unsaved_bytes >= CALM_BYTES
+        if self._is_calm:
             self.touch()
         self._applied_before = self.applied
 

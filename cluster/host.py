@@ -180,7 +180,6 @@ class Host:
             if group.stream.pending and group.raft.leader:
                 self._resend_overdue(group)
         self.memory.hurry()
-        self.ask_all_if_late(now_ms)
         # In step with the heartbeats of this node, so that in a calm cluster one envelope has both.
         is_beat = self._ticks % self.options.heartbeat_ticks == 0
         for node, peer in self.peers.items():

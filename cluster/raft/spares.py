@@ -6,6 +6,7 @@ entries costs the work of a majority and not that of all, and a slow member is r
 milliseconds. What is committed is durable on a majority as ever.
 """
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from cluster.raft.progress import Flow, Progress
@@ -35,7 +36,7 @@ def spares(raft: "Raft") -> list[Progress]:
     asked[raft.id] = True
     spare: list[Progress] = []
     # Those that are behind first: whoever answers quickly stays in the majority that is asked.
-    for progress in sorted(idle, key=_match_index):
+    for progress in sorted(idle, key=attrgetter("match_index")):
         del asked[progress.id]
         if vote_outcome(configuration.voters, configuration.outgoing, asked) is not Outcome.WON:
             asked[progress.id] = True
@@ -60,7 +61,3 @@ def _is_idle(raft: "Raft", progress: Progress) -> bool:
     assert lead is not None
     is_needed = progress.wants_echo or progress.id == lead.transferee
     return progress.is_lazy and not is_needed and lead.pending_change <= progress.commit_sent
-
-
-def _match_index(progress: Progress) -> int:
-    return progress.match_index

@@ -17,6 +17,7 @@ import cluster.host
 import cluster.memory
 import cluster.origin
 import cluster.raft.log
+import cluster.raft.spares
 import cluster.snapshot
 import cluster.transfers
 import node.broker.consumer
@@ -54,6 +55,10 @@ CONSTANTS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (
     (node.session.deliver, "READ_AHEAD_PREFETCH_MIN", (1, 3, 100)),
     (node.session.plans, "PLANS_MAX", (1, 16_384)),
     (node.session.locator, "RUNS_MAX", (1, 1024)),
+    (cluster.group, "CALM_BYTES", (1, 300, 256 * 1024)),
+    (cluster.group, "CALM_TICKS", (1, 10)),
+    (cluster.raft.spares, "SPARE_BYTES_MAX", (0, 300, 64 << 10)),
+    (cluster.raft.spares, "COMMIT_MS_MAX", (0, 10, 300)),
 )
 
 RAFT: dict[str, tuple[int, ...]] = {

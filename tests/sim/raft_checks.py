@@ -70,6 +70,8 @@ class RaftChecks:
         core: Any = sim.process
         raft = core.host.groups[group].raft
         is_stale = raft.role is not (Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE)
+        # A log does not change during a campaign: what names another one is of an earlier campaign, sent late.
+        is_stale = is_stale or (index, message.last_log_term) != (raft.last_index, raft.log.last_term)
         if is_stale or raft.term != message.term - message.pre or index <= image.snapshot.index:
             return
         if index > image.last or image.log[index].term != message.last_log_term:
