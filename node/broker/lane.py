@@ -4,8 +4,11 @@ What came back goes first, in its old order. Rows are keyed by positions: `queue
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
+from node.broker import packed
 from node.broker.runs import Run, attempted, first_part, follows, joined, last_part
 
 
@@ -21,20 +24,60 @@ class SavedLane:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """See the module."""
+    """See the module. What was never delivered is `ready`, then `packed`, then `tail`; to it new runs are appended.
+
+    Attributes:
+        packed: plain runs as the store has them. While there are none, `tail` is `ready`.
+        head: position of the next run among all runs ever put in: rows are keyed by it.
+    """
 
     priority: int
     ready: deque[Run] = field(default_factory=deque)
-    head: int = 0  # position of ready[0] among all runs ever put in: rows are keyed by it
+    packed: deque[bytes] = field(default_factory=deque)
+    tail: deque[Run] = field(init=False)
+    head: int = 0
     returned: list[Run] = field(default_factory=list)  # newest first, so that the next is popped from the end
     is_head_taken: bool = False  # something left `ready` since the last checkpoint
     returned_kept: int = 0  # returned[:returned_kept] is as it was at the last checkpoint
     saved: SavedLane = field(default_factory=SavedLane)
 
+    def __post_init__(self) -> None:
+        self.tail = self.ready
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is ready."""
+        return not (self.ready or self.returned or self.packed)
+
+    @property
+    def end(self) -> int:
+        """The position after the last run that was put in."""
+        behind = sum(map(packed.run_count, self.packed)) + len(self.tail) if self.packed else 0
+        return self.head + len(self.ready) + behind
+
+    def put_packed(self, runs: bytes) -> None:
+        """Add plain runs at the end; nothing but such may have been put in before."""
+        if not self.packed:
+            self.tail = deque()
+        self.packed.append(runs)
+
+    def put_all(self, runs: list[Run]) -> None:
+        """Add runs at the end."""
+        self.tail.extend(runs)
+
+    def _unpack(self) -> None:
+        """Let `ready`, which is empty, have what follows."""
+        self.ready.extend(packed.unpack_plain(self.packed.popleft()))
+        if not self.packed:
+            self.ready.extend(self.tail)
+            self.tail = self.ready
+
     def next_run(self) -> Run | None:
         """Return the run that is next, None where there is none."""
         if self.returned:
             return self.returned[-1]
+        if self.packed and not self.ready:
+            self._unpack()
         return self.ready[0] if self.ready else None
 
     def take(self, limit: int) -> Run:
@@ -50,6 +93,8 @@ class Lane:
                 self.returned_kept = min(self.returned_kept, len(returned))
             return run
         self.is_head_taken = True
+        if self.packed and not self.ready:
+            self._unpack()
         run = self.ready[0]
         if run[3] > limit:
             self.ready[0] = last_part(run, limit)
@@ -72,13 +117,44 @@ class Lane:
 
     def clear(self) -> list[Run]:
         """Forget all; returns the runs."""
-        runs = [*self.ready, *self.returned]
+        runs = list(self.runs())
         self.is_head_taken = True
-        self.head += len(self.ready)
+        self.head += len(runs)
+        runs += self.returned
         self.returned_kept = 0
         self.ready.clear()
+        self.packed.clear()
+        self.tail = self.ready
         self.returned.clear()
         return runs
+
+    def runs(self) -> Iterator[Run]:
+        """Yield what was never delivered, in its order."""
+        yield from self.ready
+        for chunk in self.packed:
+            yield from packed.unpack_plain(chunk)
+        if self.packed:
+            yield from self.tail
+
+    def last_runs(self, count: int) -> list[Run]:
+        """Return the last `count` (>= 1) of what was never delivered, in its order."""
+        runs = list(islice(reversed(self.tail), count))
+        runs.reverse()
+        for chunk in reversed(self.packed):
+            if len(runs) >= count:
+                break
+            runs = packed.unpack_plain(chunk) + runs
+        else:
+            runs = [*self.ready, *runs] if self.packed else runs
+        return runs[-count:]
+
+    def references(self) -> Iterator[tuple[int, int]]:
+        """Yield (log index, messages) for each run."""
+        for chunk in self.packed:
+            yield from packed.references(chunk)
+        for runs in (self.ready, self.tail if self.packed else (), self.returned):
+            for run in runs:
+                yield run[0], run[3]
 
 
 def returned_runs(runs: list[Run], *, failed: bool) -> list[Run]:

@@ -25,6 +25,7 @@ from itertools import islice
 from cluster.machine import Row
 from node.broker.consumer import Consumer, Held, Key
 from node.broker.lane import Lane, SavedLane
+from node.broker.packed import pack
 from node.broker.queue_state import DelayedKey, Letter, Queue
 from node.broker.runs import Run
 from node.broker.sources import Source
@@ -50,9 +51,6 @@ LINE = struct.Struct(">iI")  # priority, consumers
 LINE_KEY = struct.Struct(">HQ")
 CONSUMER_VALUE = struct.Struct(">QQBiQQQ")  # session, window, flags, priority, next id, timeout, number
 GIVEN = struct.Struct(">QQ")
-RUN_VALUE = struct.Struct(">QIIIHHBQI")
-RAW_RUN, RAW_TRAITS = struct.Struct(">QIIIHH13s"), struct.Struct(">BQI")
-"""The same value, for reading many."""
 HELD_VALUE = struct.Struct(">QQIIIHHBQI")
 LETTER_VALUE = struct.Struct(">BQQIIIHHBQI")
 RANGE = struct.Struct(">QQ")
@@ -122,8 +120,7 @@ def references(queues: Iterable[Queue]) -> Iterator[tuple[int, int]]:
     """Yield (log index, messages) for each run that a queue keeps alive."""
     for queue in queues:
         for lane in queue.lanes.values():
-            for run in (*lane.ready, *lane.returned):
-                yield run[0], run[3]
+            yield from lane.references()
         for _, run in queue.delayed:
             yield run[0], run[3]
         for _, letter in queue.letters:
@@ -150,14 +147,14 @@ def _rows_of(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
     uid = queue.uid
     yield QUEUE_KEY.pack(b"Q", uid, HEADER), _header_value(queue)
     for lane in queue.lanes.values():
-        yield from _ready_rows(uid, lane.priority, list(lane.ready), lane.head)
+        yield from _ready_rows(uid, lane.priority, list(lane.runs()), lane.head)
         yield from _returned_rows(uid, lane, 0)
     for key, consumer in queue.consumers.items():
         yield CONSUMER_KEY.pack(b"Q", uid, CONSUMER, *key), _consumer_value(consumer)
         for number, chunk in consumer.chunks.items():
             yield HELD_KEY.pack(b"Q", uid, HELD, *key, number), _held_value(chunk)
     for due, run in queue.delayed:
-        yield DELAYED_KEY.pack(b"Q", uid, DELAYED, due, *run[:3]), _run_value(run)
+        yield DELAYED_KEY.pack(b"Q", uid, DELAYED, due, *run[:3]), pack((run,))
     for first, letter in queue.letters:
         yield NUMBER_KEY.pack(b"Q", uid, LETTER, first), _letter_value(letter)
     for number in range(*queue.window.chunk_range()):
@@ -177,7 +174,7 @@ def _queue_changes(queue: Queue, rows: Rows) -> None:
     for key in queue.dirty_consumers:
         _consumer_changes(queue, key, rows)
     for delayed_key, run in queue.dirty_delayed.items():
-        rows[DELAYED_KEY.pack(b"Q", uid, DELAYED, *delayed_key)] = _run_value(run) if run else None
+        rows[DELAYED_KEY.pack(b"Q", uid, DELAYED, *delayed_key)] = pack((run,)) if run else None
     for first, letter in queue.dirty_letters.items():
         rows[NUMBER_KEY.pack(b"Q", uid, LETTER, first)] = _letter_value(letter) if letter else None
     for source_uid in queue.dirty_sources:
@@ -204,16 +201,14 @@ def _ready_changes(uid: int, lane: Lane, rows: Rows) -> None:
             rows[LANE_KEY.pack(b"Q", uid, READY, priority, number)] = None
     if low == high:
         return
-    tail = head + len(lane.ready)
+    tail = lane.end
     first_new = max(low, saved.tail >> CHUNK_SHIFT) if tail > saved.tail else high
     if first_new < high:
         start = max(head, first_new << CHUNK_SHIFT)
-        runs = list(islice(reversed(lane.ready), tail - start))
-        runs.reverse()
-        rows.update(_ready_rows(uid, priority, runs, start))
+        rows.update(_ready_rows(uid, priority, lane.last_runs(tail - start), start))
     if lane.is_head_taken and low < first_new:
         size = ((low + 1) << CHUNK_SHIFT) - head
-        rows.update(_ready_rows(uid, priority, list(islice(lane.ready, size)), head))
+        rows.update(_ready_rows(uid, priority, list(islice(lane.runs(), size)), head))
 
 
 def _consumer_changes(queue: Queue, key: Key, rows: Rows) -> None:
@@ -280,7 +275,7 @@ def _ready_rows(uid: int, priority: int, runs: list[Run], position: int) -> list
     while start < len(runs):
         number = (position + start) >> CHUNK_SHIFT
         stop = ((number + 1) << CHUNK_SHIFT) - position
-        rows.append((LANE_KEY.pack(b"Q", uid, READY, priority, number), _runs_value(runs[start:stop])))
+        rows.append((LANE_KEY.pack(b"Q", uid, READY, priority, number), pack(runs[start:stop])))
         start = stop
     return rows
 
@@ -290,7 +285,7 @@ def _returned_rows(uid: int, lane: Lane, first: int) -> list[tuple[bytes, bytes]
     return [
         (
             LANE_KEY.pack(b"Q", uid, RETURNED, lane.priority, number),
-            _runs_value(returned[number * size : number * size + size]),
+            pack(returned[number * size : number * size + size]),
         )
         for number in range(first, _chunks(len(returned)))
     ]
@@ -311,18 +306,9 @@ def _consumer_value(consumer: Consumer) -> bytes:
     return head + b"".join([GIVEN.pack(*mark) for mark in consumer.given])
 
 
-def _run_value(run: Run) -> bytes:
-    return RUN_VALUE.pack(*run[:6], *run[6])
-
-
-def _runs_value(runs: list[Run]) -> bytes:
-    pack = RUN_VALUE.pack
-    return b"".join([pack(*run[:6], *run[6]) for run in runs])
-
-
 def _held_value(chunk: list[Held]) -> bytes:
-    pack = HELD_VALUE.pack
-    return b"".join([pack(first_id, *run[:6], *run[6]) for first_id, run in chunk])
+    pack_one = HELD_VALUE.pack
+    return b"".join([pack_one(first_id, *run[:6], *run[6]) for first_id, run in chunk])
 
 
 def _letter_value(letter: Letter) -> bytes:
@@ -343,16 +329,15 @@ def _chunks(runs: int) -> int:
 
 
 def _ready_chunks(lane: Lane) -> tuple[int, int]:
-    if not lane.ready:
-        return 0, 0
-    return lane.head >> CHUNK_SHIFT, _chunks(lane.head + len(lane.ready))
+    end = lane.end
+    return (lane.head >> CHUNK_SHIFT, _chunks(end)) if end > lane.head else (0, 0)
 
 
 def _mark_saved_parts(queue: Queue) -> None:
     for lane in queue.lanes.values():
         saved = lane.saved
         saved.ready_low, saved.ready_high = _ready_chunks(lane)
-        saved.tail = lane.head + len(lane.ready)
+        saved.tail = lane.end
         saved.returned = lane.returned_kept = len(lane.returned)
         lane.is_head_taken = False
     queue.window.mark_saved()

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 
+from node.broker import packed
 from node.broker import queue_rows as rows_
 from node.broker.commands import QueueConfig
 from node.broker.consumer import Consumer, Key
@@ -14,27 +15,6 @@ State = tuple[dict[int, Queue], list[int]]
 """Queues by uid, uids of expired queues."""
 
 
-class _TraitsOf(dict[bytes, Traits]):
-    """Traits by their bytes: the plain ones at once, others are looked at. Equal ones that do not expire are kept once.
-
-    Attributes:
-        has_others: others were looked at.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({rows_.RAW_TRAITS.pack(*PLAIN): PLAIN})
-        self.has_others = False
-        self._kept = {PLAIN: PLAIN}
-
-    def __missing__(self, raw: bytes) -> Traits:
-        self.has_others = True
-        return self.kept(rows_.RAW_TRAITS.unpack(raw))
-
-    def kept(self, traits: Traits) -> Traits:
-        """Equal traits that were seen before, or these."""
-        return self._kept.setdefault(traits, traits) if traits[1] == 0 else traits
-
-
 class Reader:
     """Takes the rows in the order of their keys."""
 
@@ -43,7 +23,7 @@ class Reader:
         self._expired: list[int] = []
         self._lines: list[tuple[Queue, int, list[Key]]] = []
         self._active: list[tuple[Queue, Key]] = []
-        self._traits = _TraitsOf()
+        self._traits: dict[Traits, Traits] = {PLAIN: PLAIN}  # equal ones that do not expire are kept once
 
     def read(self, rows: Iterable[tuple[bytes, bytes]]) -> State:
         """Build the state from all rows; no rows give nothing. See `read`."""
@@ -81,7 +61,7 @@ class Reader:
             case rows_.HELD:
                 self._read_held(queue, key, value)
             case rows_.DELAYED:
-                queue.delayed.add(rows_.DELAYED_KEY.unpack(key)[3], self._run(rows_.RUN_VALUE.unpack(value)))
+                queue.delayed.add(rows_.DELAYED_KEY.unpack(key)[3], self._run(packed.RUN.unpack(value)))
                 queue.is_timed = True
             case rows_.LETTER:
                 reason, ts, *fields = rows_.LETTER_VALUE.unpack(value)
@@ -120,15 +100,19 @@ class Reader:
 
     def _read_lane(self, queue: Queue, section: int, key: bytes, value: bytes) -> None:
         lane = queue.lane(rows_.LANE_KEY.unpack(key)[3])
-        traits = self._traits
-        traits.has_others = False
-        # The longest loop of a start: a node may hold millions of runs, nearly all of them plain.
-        runs = [(a, b, c, d, e, f, traits[raw]) for a, b, c, d, e, f, raw in rows_.RAW_RUN.iter_unpack(value)]
-        (lane.ready if section == rows_.READY else lane.returned).extend(runs)
-        queue.ready_count += sum([run[3] for run in runs])
-        if traits.has_others:
-            queue.ready_bytes += sum([run[3] * run[6][2] for run in runs])
-            queue.is_timed = queue.is_timed or any(run[6][1] for run in runs)
+        if section == rows_.READY and not lane.tail and packed.are_plain(value):
+            lane.put_packed(value)
+            queue.ready_count += packed.message_count(value)
+            return
+        runs = [self._run(fields) for fields in packed.RUN.iter_unpack(value)]
+        if section == rows_.READY:
+            lane.put_all(runs)
+        else:
+            lane.returned.extend(runs)
+        for run in runs:
+            queue.ready_count += run[3]
+            queue.ready_bytes += run[3] * run[6][2]
+            queue.is_timed = queue.is_timed or run[6][1] > 0
 
     def _read_held(self, queue: Queue, key: bytes, value: bytes) -> None:
         _, _, _, origin, number, chunk = rows_.HELD_KEY.unpack(key)
@@ -141,7 +125,9 @@ class Reader:
             queue.is_timed = queue.is_timed or run[6][1] > 0
 
     def _run(self, fields: tuple[int, ...]) -> Run:
-        traits = self._traits.kept((fields[6], fields[7], fields[8]))
+        traits = (fields[6], fields[7], fields[8])
+        if not traits[1]:
+            traits = self._traits.setdefault(traits, traits)
         return (fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], traits)
 
 

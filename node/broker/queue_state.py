@@ -107,9 +107,9 @@ class Queue:
         traits = run[6]
         self.ready_count += run[3]
         if traits is PLAIN:
-            self.base.ready.append(run)
+            self.base.tail.append(run)
         else:
-            self.lane(traits[0]).ready.append(run)
+            self.lane(traits[0]).tail.append(run)
             self.ready_bytes += run[3] * traits[2]
 
     def top(self) -> Lane:
@@ -118,7 +118,7 @@ class Queue:
         if len(lanes) == 1:
             return self.base
         for lane in lanes:
-            if lane.ready or lane.returned:
+            if not lane.is_empty:
                 return lane
         raise AssertionError(self.uid)
 

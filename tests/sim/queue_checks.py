@@ -72,7 +72,7 @@ def audit(who: str, machine: QueueMachine) -> None:
     references: dict[int, int] = {}
     for uid, queue in machine._queues.items():
         seen: set[tuple[int, int, int]] = set()
-        ready = sum(_place(who, uid, [*lane.ready, *lane.returned], seen) for lane in queue.lanes.values())
+        ready = sum(_place(who, uid, [*lane.runs(), *lane.returned], seen) for lane in queue.lanes.values())
         delayed = _place(who, uid, [run for _, run in queue.delayed], seen)
         _place(who, uid, [letter.run for _, letter in queue.letters], seen)
         if delayed != queue.delayed.count:
@@ -102,9 +102,9 @@ def audit(who: str, machine: QueueMachine) -> None:
 def _rules(who: str, queue: Queue) -> None:
     """What the arguments of a queue allow."""
     policy = queue.policy
-    ready = [run for lane in queue.lanes.values() for run in (*lane.ready, *lane.returned)]
+    ready = [run for lane in queue.lanes.values() for run in (*lane.runs(), *lane.returned)]
     for lane in queue.lanes.values():
-        if any(run[6][0] != lane.priority for run in (*lane.ready, *lane.returned)):
+        if any(run[6][0] != lane.priority for run in (*lane.runs(), *lane.returned)):
             raise Violation("lanes", f"{who}: lane {lane.priority}")
     if [lane.priority for lane in queue.in_order] != sorted(queue.lanes, reverse=True):
         raise Violation("lanes", f"{who}: {[lane.priority for lane in queue.in_order]}")
@@ -113,7 +113,7 @@ def _rules(who: str, queue: Queue) -> None:
         raise Violation("counts", f"{who}: {size} bytes, not {queue.ready_bytes}")
     if policy.refuses:
         # What comes back, from a consumer or after a delay, comes in whatever there is.
-        ready = [run for lane in queue.lanes.values() for run in lane.ready]
+        ready = [run for lane in queue.lanes.values() for run in lane.runs()]
     count = sum(run[3] for run in ready)
     if 0 <= policy.length_max < count:
         raise Violation("limit exceeded", f"{who}: {count} ready, not {policy.length_max}")
