@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from node.broker import packed
-from node.broker.runs import Run, attempted, first_part, follows, joined, last_part
+from node.broker.runs import Run, add_to_live, attempted, first_part, follows, joined, last_part
 
 
 @dataclass(slots=True)
@@ -148,13 +148,14 @@ class Lane:
             runs = [*self.ready, *runs] if self.packed else runs
         return runs[-count:]
 
-    def references(self) -> Iterator[tuple[int, int]]:
-        """Yield (log index, messages) for each run."""
+    def add_to_live(self, live: dict[int, int]) -> None:
+        """Add the messages that are ready to those that are alive, by log index."""
         for chunk in self.packed:
-            yield from packed.references(chunk)
-        for runs in (self.ready, self.tail if self.packed else (), self.returned):
-            for run in runs:
-                yield run[0], run[3]
+            for index, count in packed.references(chunk):
+                live[index] = live.get(index, 0) + count
+        add_to_live(live, self.ready)
+        add_to_live(live, self.tail if self.packed else ())
+        add_to_live(live, self.returned)
 
 
 def returned_runs(runs: list[Run], *, failed: bool) -> list[Run]:

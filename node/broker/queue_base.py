@@ -88,7 +88,7 @@ class QueueBase:
         stored = list(rows)
         queues, expired = queue_rows_read.read(stored)
         self._queues, self._expired = queues, dict.fromkeys(expired)
-        self._consumers, self._sessions, self._live, self._dead = {}, {}, {}, []
+        self._consumers, self._sessions, self._dead = {}, {}, []
         self._local_sessions = 0
         self._lettered = {queue.uid: None for queue in queues.values() if queue.letters}
         self._retimed, self._fed = {}, {}
@@ -99,8 +99,7 @@ class QueueBase:
             for consumer in queue.consumers.values():
                 self._remember(consumer, queue)
         self._begin_timers()
-        for index, count in queue_rows.references(queues.values()):
-            self._live[index] = self._live.get(index, 0) + count
+        self._live = queue_rows.live_counts(queues.values())
         self._unfinished = {
             queue.uid: None for queue in queues.values() if queue.ready_count and queue.service
         }

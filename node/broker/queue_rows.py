@@ -27,7 +27,7 @@ from node.broker.consumer import Consumer, Held, Key
 from node.broker.lane import Lane, SavedLane
 from node.broker.packed import pack
 from node.broker.queue_state import DelayedKey, Letter, Queue
-from node.broker.runs import Run
+from node.broker.runs import Run, add_to_live
 from node.broker.sources import Source
 
 ROW_VERSION = 2
@@ -116,19 +116,18 @@ def state_bytes(queues: Mapping[int, Queue], expired: Mapping[int, None]) -> byt
     return b"".join(parts)
 
 
-def references(queues: Iterable[Queue]) -> Iterator[tuple[int, int]]:
-    """Yield (log index, messages) for each run that a queue keeps alive."""
+def live_counts(queues: Iterable[Queue]) -> dict[int, int]:
+    """Return the messages that queues keep alive, by log index."""
+    live: dict[int, int] = {}
     for queue in queues:
         for lane in queue.lanes.values():
-            yield from lane.references()
-        for _, run in queue.delayed:
-            yield run[0], run[3]
-        for _, letter in queue.letters:
-            yield letter.run[0], letter.run[3]
+            lane.add_to_live(live)
+        add_to_live(live, [run for _, run in queue.delayed])
+        add_to_live(live, [letter.run for _, letter in queue.letters])
         for consumer in queue.consumers.values():
             for chunk in consumer.chunks.values():
-                for _, run in chunk:
-                    yield run[0], run[3]
+                add_to_live(live, [run for _, run in chunk])
+    return live
 
 
 # --- all rows ----------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ A run is cut only where credit, a settled range or a limit cuts it, always in O(
 joined.
 """
 
+from collections.abc import Iterable
+
 Traits = tuple[int, int, int]
 """Priority, when the messages expire (ms since the epoch, 0: never), bytes of each body (0 where nobody counts)."""
 Run = tuple[int, int, int, int, int, int, Traits]
@@ -36,6 +38,12 @@ def attempted(run: Run, failed: bool) -> Run:
         min(failures + failed, ATTEMPTS_MAX),
         traits,
     )
+
+
+def add_to_live(live: dict[int, int], runs: Iterable[Run]) -> None:
+    """Add the messages of runs to those that are alive, by log index."""
+    for run in runs:
+        live[run[0]] = live.get(run[0], 0) + run[3]
 
 
 def follows(run: Run, later: Run) -> bool:

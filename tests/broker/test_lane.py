@@ -17,7 +17,9 @@ def runs_from(first: int, sizes: list[int]) -> list[Run]:
 
 
 def view(lane: Lane) -> Any:
-    return list(lane.runs()), lane.returned, lane.head, lane.end, lane.is_empty, sorted(lane.references())
+    live: dict[int, int] = {}
+    lane.add_to_live(live)
+    return list(lane.runs()), lane.returned, lane.head, lane.end, lane.is_empty, live
 
 
 @given(st.lists(counts.filter(bool), max_size=4), st.data())
