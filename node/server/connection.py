@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from node.server.listener import Listener
 
+READ_BYTES_MAX = 1 << 20
+"""Read from one client until there was a turn: less than goes out to one in a turn (`output_bytes_max`), so that a
+publisher without confirms does not outrun the consumers."""
 WRITE_BUFFER_BYTES_MAX = 1 << 20
 """Above this the frontend is told that the socket is not writable: a slow client's deliveries wait as references."""
 
@@ -14,12 +17,13 @@ WRITE_BUFFER_BYTES_MAX = 1 << 20
 class ClientSocket(asyncio.Protocol):
     """asyncio's side of one connection."""
 
-    __slots__ = ("_is_ending", "_listener", "_transport", "conn", "is_paused")
+    __slots__ = ("_is_ending", "_listener", "_read_bytes", "_transport", "conn", "is_paused")
 
     def __init__(self, listener: "Listener", conn: int) -> None:
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._is_ending = False  # True: the end of the stream is sent, what still comes is dropped
+        self._read_bytes = 0
         self.conn = conn
         self.is_paused = False
 
@@ -36,6 +40,20 @@ class ClientSocket(asyncio.Protocol):
         if self._is_ending:
             return
         self._listener.received(self.conn, data)
+        self._read_bytes += len(data)
+        if self._read_bytes >= READ_BYTES_MAX:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let the loop go on: uvloop reads a socket that stays readable 32 times, which is megabytes."""
+        self._read_bytes = 0
+        if self._transport is not None and not self.is_paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self.is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""

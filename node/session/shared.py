@@ -35,7 +35,7 @@ class Options:
     amqp: "AmqpOptions"
     connection_bytes_max: int = 8 << 20
     node_bytes_max: int = 256 << 20
-    output_bytes_max: int = 1 << 20
+    output_bytes_max: int = 3 << 19
     request_timeout_ms: int = 10_000
     loopback_users: tuple[str, ...] = ("guest",)
 

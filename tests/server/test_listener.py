@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import cast
 
 import pytest
 import uvloop
 
-from node.server.connection import WRITE_BUFFER_BYTES_MAX
+from node.server.connection import READ_BYTES_MAX, WRITE_BUFFER_BYTES_MAX
 from node.server.listener import Listener
 from node.session.frontend import Frontend
 from node.session.ports import CheckLogin, Close, PauseReading, ResumeReading, Write
@@ -20,13 +21,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
-        self.received = b""
+        self.received = bytearray()
 
     def connect(self, conn: int, peer: str, *, loopback: bool) -> None:
         self.calls.append(("connect", conn, peer.rpartition(":")[0], loopback))
 
     def receive(self, conn: int, data: bytes) -> None:
-        self.received += bytes(data)
+        self.received += data
 
     def writable(self, conn: int, is_writable: bool) -> None:
         self.calls.append(("writable", conn, is_writable))
@@ -143,11 +144,38 @@ async def _connections_are_bounded() -> None:
     server.listener.close()
 
 
+async def _who_sends_without_pause_leaves_room() -> None:
+    """However fast a client sends, the loop goes on after `READ_BYTES_MAX`, and nothing is lost."""
+    server = Server()
+    await server.listener.start(server.socket)
+    size, read_max = 64 * READ_BYTES_MAX, 256 << 10  # of either loop, in one call
+    seen = [0]
+
+    async def note() -> None:
+        while True:
+            seen.append(len(server.frontend.received))
+            await asyncio.sleep(0)
+
+    def flood() -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(bytes(size))
+
+    noting = asyncio.create_task(note())
+    await asyncio.to_thread(flood)
+    await server.until(lambda: ("disconnect", 1) in server.frontend.calls)
+    noting.cancel()
+    received = len(server.frontend.received)
+    most = max(after - before for before, after in pairwise(seen))
+    server.listener.close()
+    assert (received, most < READ_BYTES_MAX + read_max) == (size, True)
+
+
 SCENARIOS = [
     _bytes_go_both_ways,
     _frames_behind_the_goodbye_reset_nothing,
     _slow_clients_are_told_of,
     _paused_reading_holds_bytes_back,
+    _who_sends_without_pause_leaves_room,
     _connections_are_bounded,
 ]
 
