@@ -382,15 +382,17 @@ def _connection() -> Iterator[tuple[str, Case]]:
 
 def _ends() -> Iterator[tuple[str, Case]]:
     """What was sent ahead is answered first."""
-    names = ("frames.one", "frames.two", "frames.three")
-    before = b"".join(method_frame(1, QueueDeclare(queue=name, exclusive=True)) for name in names)
-    for name, last in {
+    lasts = {
         "unknown tag": method_frame(1, BasicAck(99)),
         "flow stopped": method_frame(1, ChannelFlow(active=False)),
         "queue that is not there": method_frame(1, QueueDeclare(queue="frames.none", passive=True)),
         "connection.close": method_frame(0, ConnectionClose(200, "bye")),
         "method on a closed channel": method_frame(9, QueueDeclare(queue="frames.four")),
-    }.items():
+    }
+    for number, (name, last) in enumerate(lasts.items()):
+        # Names of its own: cases run side by side, and an exclusive queue is locked for others until it is gone.
+        names = (f"frames.{number}.{place}" for place in range(3))
+        before = b"".join(method_frame(1, QueueDeclare(queue=queue, exclusive=True)) for queue in names)
         yield f"end: {name} after declarations", Case(Stage.CHANNEL, before + last)
 
 
