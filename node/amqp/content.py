@@ -19,6 +19,9 @@ _BASIC: Final = 60
 _FLAGS_BYTES: Final = 1
 _MANDATORY: Final = 1
 _IMMEDIATE: Final = 2
+PIECE_BYTES_MIN: Final = 1024
+"""Of a body's frame that is kept as it came; smaller ones that follow each other become one piece, so that thousands
+of them are no thousands of objects."""
 
 
 class Publishing(NamedTuple):
@@ -94,14 +97,16 @@ class Assembly:
         budget: of the connection.
     """
 
-    __slots__ = ("_body", "_body_bytes", "_budget", "_header", "_taken_bytes", "args")
+    __slots__ = ("_body_bytes", "_budget", "_came_bytes", "_header", "_pieces", "_taken_bytes", "args")
 
     def __init__(self, args: bytes, budget: AssemblyBudget) -> None:
         self.args = args
         self._budget = budget
         self._header: bytes | None = None
-        # Grows in place: a body of n frames costs no n copies, and n tiny ones no n objects.
-        self._body = bytearray()
+        self._pieces: list[
+            bytes | bytearray
+        ] = []  # of the body; not one buffer that grows, and is copied as it does
+        self._came_bytes = 0
         self._body_bytes = 0
         self._taken_bytes = 0
 
@@ -124,12 +129,18 @@ class Assembly:
         """Take a content body frame; true where the message is complete. Raises 505, 501, 506."""
         if self._header is None:
             raise self.wrong_frame()
-        if len(self._body) + len(payload) > self._body_bytes:
+        if self._came_bytes + len(payload) > self._body_bytes:
             msg = "content body frame exceeds remaining content size"
             raise FrameError(msg)
         self._take(len(payload))
-        self._body += payload
-        return len(self._body) == self._body_bytes
+        self._came_bytes += len(payload)
+        if len(payload) >= PIECE_BYTES_MIN:
+            self._pieces.append(payload)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += payload
+        else:
+            self._pieces.append(bytearray(payload))
+        return self._came_bytes == self._body_bytes
 
     def wrong_frame(self) -> UnexpectedFrame:
         """The error for a frame that is not the one that must come next."""
@@ -141,10 +152,10 @@ class Assembly:
 
     def run(self) -> PublishedRun:
         """The complete message as a run of one."""
-        assert self._header is not None and len(self._body) == self._body_bytes, "incomplete"
+        assert self._header is not None and self._came_bytes == self._body_bytes, "incomplete"
         exrk = self.args[:-_FLAGS_BYTES]
         lengths = _RECORD.pack(len(exrk) + len(self._header), self._body_bytes)
-        packed = b"".join((lengths, exrk, self._header, self._body))
+        packed = b"".join((lengths, exrk, self._header, *self._pieces))
         return publish_args(self.args, special=is_special(self._header)), 1, packed
 
     def release(self) -> None:

@@ -74,7 +74,7 @@ class ClientSocket(asyncio.Protocol):
     def write(self, chunks: list[bytes]) -> None:
         """Send chunks in order, with one system call where that is possible."""
         if self._transport is not None and not self._is_ending and not self._transport.is_closing():
-            self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            self._transport.writelines(chunks)
 
     def pause_reading(self) -> None:
         """Read no more for now."""

@@ -9,7 +9,6 @@ import fcntl
 import os
 import time
 import uuid
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from node.store import keys
 from node.store.errors import StoreError
 from node.store.journal import SEGMENT_BYTES, Journal
 
-FORMAT = 4
-FORMAT_WITHOUT_JOURNAL = 3
-"""Such a directory gets one when it is opened; a program that knows no journal must not open it again."""
+FORMAT = 5
+OLDER_FORMATS = ("3", "4")
+"""Without a journal, which is made when such a directory is opened; and with CRC-32 as checksum, which stays known. It
+is marked with the present format then, for an older program cannot read what is written from there on."""
 MAP_BYTES = 1 << 40
 """Address space, not disk: the file is sparse and grows as it is used. The real limits are alarms."""
 MAP_BYTES_MIN = 1 << 30
@@ -166,14 +166,9 @@ class Environment:
             self._table(name)
         stored_format = self._meta(b"format")
         if stored_format is None:
-            ident = {
-                b"format": str(FORMAT_WITHOUT_JOURNAL),
-                b"cluster": cluster,
-                b"node": node,
-                b"uuid": str(uuid.uuid4()),
-            }
-            self._put_meta(ident)
-        elif stored_format not in (str(FORMAT), str(FORMAT_WITHOUT_JOURNAL)):
+            uid = str(uuid.uuid4())
+            self._put_meta({b"format": str(FORMAT), b"cluster": cluster, b"node": node, b"uuid": uid})
+        elif stored_format not in (str(FORMAT), *OLDER_FORMATS):
             raise StoreError(
                 f"data directory {self.path} has format {stored_format}, this program knows {FORMAT}"
             )
@@ -182,6 +177,8 @@ class Environment:
                 raise StoreError(
                     f"data directory {self.path} belongs to {what.decode()} {found!r}, not {wanted!r}"
                 )
+        if stored_format in OLDER_FORMATS:
+            self._put_meta({b"format": str(FORMAT)})
         if not self.sync:
             self._put_meta({b"unsynced": "yes"})
         self.boot = max(int(self._meta(b"boot") or 0) + 1, now_ms)
@@ -194,14 +191,14 @@ class Environment:
         folded = self._meta(b"journal")
         journal = Journal(
             self.path,
-            seed=zlib.crc32(self.uuid.encode()),
+            seed=self.uuid.encode(),
             folded=int(folded or 0),
             is_new=folded is None,
             sync=self.sync,
             segment_bytes=segment_bytes,
         )
         if folded is None:  # not before its files are there: from now on each of them must be
-            self._put_meta({b"format": str(FORMAT), b"journal": "0"})
+            self._put_meta({b"journal": "0"})
         return journal
 
     def _meta(self, name: bytes) -> str | None:

@@ -58,7 +58,7 @@ class Journal:
         self,
         folder: Path,
         *,
-        seed: int,
+        seed: bytes,
         folded: int,
         is_new: bool,
         sync: bool = True,

@@ -2,11 +2,11 @@
 
     table         key                                    value
     meta          name                                   bytes, see environment.py
-    groups        group u32, kind u8                     crc u32, then by kind
-    log.<group>   index u64, piece u16                   piece 0: crc u32, term u64, kind u8, ts u64,
+    groups        group u32, kind u8                     checksum u32, then by kind
+    log.<group>   index u64, piece u16                   piece 0: checksum u32, term u64, kind u8, ts u64,
                                                          length u64, data; pieces 1..: data
     live          group u32, index u64, piece u16        as in log
-    rows          group u32, key                         crc u32, length u32, first piece of the value
+    rows          group u32, key                         checksum u32, length u32, first piece of the value
     row_pieces    group u32, key length u16, key,        further pieces
                   piece u16
 
@@ -16,10 +16,10 @@ that stands in the wrong place is found out as well. (ADR-0005)
 """
 
 import struct
-import zlib
 from collections.abc import Iterator
 
 from cluster.types import Configuration, Entry, HardState, SnapshotMeta
+from node.store.checksum import Buffer, checksum, matches
 from node.store.errors import CorruptRow
 
 PIECE_BYTES_MAX = 16 * 4096 - 16
@@ -35,9 +35,9 @@ _LOG_KEY = struct.Struct(">QH")
 _LIVE_KEY = struct.Struct(">IQH")
 _GROUP_KEY = struct.Struct(">IB")
 _GROUP = struct.Struct(">I")
-_CRC = struct.Struct(">I")
+_SUM = struct.Struct(">I")
 _ENTRY_HEAD = struct.Struct(">QBQQ")  # term, kind, ts, length of the data
-ENTRY_HEAD_BYTES = _CRC.size + _ENTRY_HEAD.size
+ENTRY_HEAD_BYTES = _SUM.size + _ENTRY_HEAD.size
 """Of a row of an entry, before its data."""
 _ROW_HEAD = struct.Struct(">II")  # checksum, length of the value
 _HARD = struct.Struct(">QIQ")
@@ -45,7 +45,6 @@ _SNAPSHOT = struct.Struct(">QQQI")
 _COMPACTED = struct.Struct(">QQ")
 _SEED = struct.Struct(">IQ")
 
-Buffer = bytes | memoryview
 Piece = tuple[bytes, Buffer]
 
 
@@ -136,8 +135,7 @@ def encode_entry(group: int, entry: Entry) -> tuple[bytes, bytes]:
     """Row of an entry, in two parts that stand one behind the other: checksum and head, and the data."""
     data = entry.data
     head = _ENTRY_HEAD.pack(entry.term, entry.kind, entry.ts, len(data))
-    crc = zlib.crc32(data, zlib.crc32(head, zlib.crc32(_SEED.pack(group, entry.index))))
-    return _CRC.pack(crc) + head, data
+    return _SUM.pack(checksum(_SEED.pack(group, entry.index), head, data)) + head, data
 
 
 def pieces_of_entry(row: bytes) -> Iterator[Buffer]:
@@ -151,7 +149,7 @@ def entry_length(group: int, index: int, first: Buffer) -> int:
     """Bytes of data that the first piece of an entry announces. Raises CorruptRow."""
     if len(first) < ENTRY_HEAD_BYTES:
         raise CorruptRow(group, index, "log row")
-    length: int = _ENTRY_HEAD.unpack_from(first, _CRC.size)[3]
+    length: int = _ENTRY_HEAD.unpack_from(first, _SUM.size)[3]
     return length
 
 
@@ -159,7 +157,7 @@ def entry_term(group: int, index: int, first: Buffer) -> int:
     """Term that the first piece of an entry announces; the checksum is not looked at. Raises CorruptRow."""
     if len(first) < ENTRY_HEAD_BYTES:
         raise CorruptRow(group, index, "log row")
-    term: int = _ENTRY_HEAD.unpack_from(first, _CRC.size)[0]
+    term: int = _ENTRY_HEAD.unpack_from(first, _SUM.size)[0]
     return term
 
 
@@ -167,11 +165,11 @@ def decode_entry(group: int, index: int, pieces: list[Buffer]) -> Entry:
     """An entry from all its pieces. Raises CorruptRow where the checksum does not hold."""
     first = pieces[0]
     length = entry_length(group, index, first)
-    (crc,) = _CRC.unpack_from(first, 0)
-    term, kind, ts, _ = _ENTRY_HEAD.unpack_from(first, _CRC.size)
+    (found,) = _SUM.unpack_from(first, 0)
+    term, kind, ts, _ = _ENTRY_HEAD.unpack_from(first, _SUM.size)
     data = b"".join([first[ENTRY_HEAD_BYTES:], *pieces[1:]])
-    head = first[_CRC.size : ENTRY_HEAD_BYTES]
-    if len(data) != length or crc != zlib.crc32(data, zlib.crc32(head, zlib.crc32(_SEED.pack(group, index)))):
+    head = first[_SUM.size : ENTRY_HEAD_BYTES]
+    if len(data) != length or not matches(found, _SEED.pack(group, index), head, data):
         raise CorruptRow(group, index, "log row")
     return Entry(index, term, kind, ts, data)
 
@@ -180,15 +178,16 @@ def entry_is_whole(group: int, index: int, row: Buffer) -> bool:
     """Whether the checksum of a row in one piece holds."""
     if len(row) < ENTRY_HEAD_BYTES:
         return False
-    (crc,) = _CRC.unpack_from(row, 0)
-    return bool(crc == zlib.crc32(row[_CRC.size :], zlib.crc32(_SEED.pack(group, index))))
+    (found,) = _SUM.unpack_from(row, 0)
+    head, data = row[_SUM.size : ENTRY_HEAD_BYTES], row[ENTRY_HEAD_BYTES:]
+    return matches(found, _SEED.pack(group, index), head, data)
 
 
 def encode_row(group: int, key: bytes, value: bytes) -> tuple[bytes, Iterator[Buffer]]:
     """First piece of a row of saved state, and the further ones."""
-    crc = zlib.crc32(value, zlib.crc32(row_key(group, key)))
+    found = checksum(row_key(group, key), value)
     first = value[: PIECE_BYTES_MAX - _ROW_HEAD.size]
-    return _ROW_HEAD.pack(crc, len(value)) + first, _split(value, _ROW_HEAD.size)
+    return _ROW_HEAD.pack(found, len(value)) + first, _split(value, _ROW_HEAD.size)
 
 
 def row_length(group: int, first: Buffer) -> int:
@@ -202,9 +201,9 @@ def row_length(group: int, first: Buffer) -> int:
 def decode_row(group: int, key: bytes, pieces: list[Buffer]) -> bytes:
     """Value of a row of saved state from all its pieces. Raises CorruptRow."""
     length = row_length(group, pieces[0])
-    (crc, _) = _ROW_HEAD.unpack_from(pieces[0], 0)
+    (found, _) = _ROW_HEAD.unpack_from(pieces[0], 0)
     value = b"".join([pieces[0][_ROW_HEAD.size :], *pieces[1:]])
-    if len(value) != length or crc != zlib.crc32(value, zlib.crc32(row_key(group, key))):
+    if len(value) != length or not matches(found, row_key(group, key), value):
         raise CorruptRow(group, None, f"row {key.hex()} of the saved state")
     return value
 
@@ -256,13 +255,11 @@ def decode_compacted(group: int, row: bytes) -> tuple[int, int]:
 
 
 def _sealed(group: int, kind: int, body: bytes) -> bytes:
-    return _CRC.pack(zlib.crc32(body, zlib.crc32(group_key(group, kind)))) + body
+    return _SUM.pack(checksum(group_key(group, kind), body)) + body
 
 
 def _opened(group: int, kind: int, row: bytes, what: str) -> bytes:
-    body = row[_CRC.size :]
-    if len(row) <= _CRC.size or _CRC.unpack_from(row, 0)[0] != zlib.crc32(
-        body, zlib.crc32(group_key(group, kind))
-    ):
+    body = row[_SUM.size :]
+    if len(row) <= _SUM.size or not matches(_SUM.unpack_from(row, 0)[0], group_key(group, kind), body):
         raise CorruptRow(group, None, what)
     return body

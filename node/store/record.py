@@ -1,6 +1,6 @@
 """Bytes of a record of the journal: the writes of the turns that became durable with one append.
 
-    header   magic 4 s, sequence u64, length of the meta u32, length of the rows u32, crc u32
+    header   magic 4 s, sequence u64, length of the meta u32, length of the rows u32, checksum u32
     meta     the writes, each with the lengths of its rows in the place of its entries
     rows     the entries, as they stand in the log table but not cut into pieces
 
@@ -10,7 +10,6 @@ the checksum that it has in the log table, so a byte is summed once, and a row c
 """
 
 import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,12 +17,13 @@ from typing import Any, NamedTuple
 from cluster.ports import GroupWrite
 from cluster.types import Entry
 from node.store import keys
+from node.store.checksum import checksum, matches
 
 MAGIC = b"wjr1"
 
 _HEADER = struct.Struct(">4sQII")
-_CRC = struct.Struct(">I")
-HEADER_BYTES = _HEADER.size + _CRC.size
+_SUM = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size + _SUM.size
 
 INSTALL, TRUNCATE, ENTRIES, HARD, CHECKPOINT, COMPACT, TRIMS, LIVE = (1 << bit for bit in range(8))
 NO_VALUE = 0xFFFFFFFF
@@ -85,10 +85,10 @@ def encode(writes: Iterable[GroupWrite]) -> Body:
     return Body(b"".join(meta), rows, sum(map(len, rows)))
 
 
-def header(sequence: int, body: Body, seed: int) -> bytes:
+def header(sequence: int, body: Body, seed: bytes) -> bytes:
     """What stands before a body."""
     head = _HEADER.pack(MAGIC, sequence, len(body.meta), body.rows_bytes)
-    return head + _CRC.pack(zlib.crc32(body.meta, zlib.crc32(head, seed)))
+    return head + _SUM.pack(checksum(seed, head, body.meta))
 
 
 def locate(writes: Iterable[GroupWrite], segment: int, offset: int) -> list[Journaled]:
@@ -105,14 +105,14 @@ def locate(writes: Iterable[GroupWrite], segment: int, offset: int) -> list[Jour
     return located
 
 
-def lengths_at(data: memoryview, at: int, seed: int) -> tuple[int, int, int] | None:
+def lengths_at(data: memoryview, at: int, seed: bytes) -> tuple[int, int, int] | None:
     """(sequence, length of the meta, of the rows) where a header and a meta stand that agree; else None."""
     if len(data) - at < HEADER_BYTES or data[at : at + len(MAGIC)] != MAGIC:
         return None
     _, sequence, meta_bytes, rows_bytes = _HEADER.unpack_from(data, at)
-    (crc,) = _CRC.unpack_from(data, at + _HEADER.size)
+    (found,) = _SUM.unpack_from(data, at + _HEADER.size)
     meta = data[at + HEADER_BYTES : at + HEADER_BYTES + meta_bytes]
-    if len(meta) != meta_bytes or zlib.crc32(meta, zlib.crc32(data[at : at + _HEADER.size], seed)) != crc:
+    if len(meta) != meta_bytes or not matches(found, seed, data[at : at + _HEADER.size], meta):
         return None
     return sequence, meta_bytes, rows_bytes
 

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import zlib
 from pathlib import Path
 
 import lmdb
@@ -107,7 +108,7 @@ def test_directory_without_journal_gets_one(harness: Harness) -> None:
     with lmdb.open(str(harness.path), max_dbs=9, map_size=MAP_BYTES) as older:
         meta = older.open_db(b"meta")
         with older.begin(write=True) as txn:
-            assert txn.get(b"format", db=meta) == b"4"
+            assert txn.get(b"format", db=meta) == b"5"
             txn.put(b"format", b"3", db=meta)
             txn.delete(b"journal", db=meta)
     again = Harness(harness.path)
@@ -116,6 +117,45 @@ def test_directory_without_journal_gets_one(harness: Harness) -> None:
     again = again.reopen()
     assert again.store.view(1).last_index() == 5
     again.close()
+
+
+def test_directory_with_crc32_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a version before format 5 wrote is read, from LMDB and from the journal; it does not open it then."""
+    with monkeypatch.context() as before:
+        for module in (keys, record):
+            before.setattr(module, "checksum", crc32)
+        older = Harness(tmp_path)
+        older.store.form(1, FIRST)
+        for first in range(1, 61, 3):
+            older.write(GroupWrite(1, entries=entries(first, first + 3, b"x" * 10_000)))
+        folded = stored(older.environment)
+        older.crash()
+    assert folded and len(folded) < 60
+    mark(tmp_path, b"4")
+    again = Harness(tmp_path)
+    assert again.store.view(1).entries(1, 61, 1 << 40) == entries(1, 61, b"x" * 10_000)
+    again.write(GroupWrite(1, entries=entries(61, 63)))
+    again = again.reopen()
+    assert again.store.view(1).entries(60, 63, 1 << 40)[1:] == entries(61, 63)
+    again.close()
+    assert mark(tmp_path, b"6") == b"5"
+    with pytest.raises(StoreError, match="has format 6, this program knows 5"):
+        Harness(tmp_path)
+
+
+def mark(path: Path, number: bytes) -> bytes:
+    """Give a directory another format; returns the one it had."""
+    with lmdb.open(str(path), max_dbs=9, map_size=MAP_BYTES) as environment:
+        meta = environment.open_db(b"meta")
+        with environment.begin(write=True) as txn:
+            had = bytes(txn.get(b"format", db=meta))
+            txn.put(b"format", number, db=meta)
+    return had
+
+
+def crc32(*parts: bytes) -> int:
+    """The checksum of formats 3 and 4."""
+    return zlib.crc32(b"".join(parts))
 
 
 def test_idle_start_passes_over_a_number(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SEGMENT = 8 * BLOCK_BYTES
 
 
 def opened(path: Path, folded: int = 0, *, is_new: bool = False, sync: bool = False) -> Journal:
-    return Journal(path, seed=5, folded=folded, is_new=is_new, sync=sync, segment_bytes=SEGMENT)
+    return Journal(path, seed=b"5", folded=folded, is_new=is_new, sync=sync, segment_bytes=SEGMENT)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from cluster.types import Configuration, Entry, HardState, SnapshotMeta
 from node.store import keys, record
 from node.store.record import Journaled
 
-SEED = 77
+SEED = b"of this directory"
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
@@ -90,7 +90,7 @@ def test_what_was_written_is_decoded(group_writes: list[GroupWrite], sequence: i
     assert restored == group_writes
 
 
-def is_taken(data: bytes, seed: int = SEED) -> bool:
+def is_taken(data: bytes, seed: bytes = SEED) -> bool:
     view = memoryview(data)
     lengths = record.lengths_at(view, 0, seed)
     if lengths is None:
@@ -117,4 +117,4 @@ def test_record_of_another_directory_is_none() -> None:
     """The seed is the directory's own: neither a copied file nor a crafted message counts."""
     data = joined([GroupWrite(1, entries=[Entry(1, 1, 1, 1, joined([GroupWrite(1)]))])])
     assert is_taken(data)
-    assert not is_taken(data, SEED + 1)
+    assert not is_taken(data, b"of another")
