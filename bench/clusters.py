@@ -18,6 +18,8 @@ NODES = 3
 AMQP_PORT = 26410
 HTTP_PORT = 26420
 CLUSTER_PORT = 26430
+BESIDE = 200
+"""How far above these the ports of a second cluster are."""
 READY_S_MAX = 90.0
 END_S_MAX = 30.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -68,10 +70,11 @@ class Remote:
 class Warren:
     """Three nodes of this checkout on this machine, with data of their own that goes with them."""
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
-        """`settings`: of every node, by the name of the variable without its prefix."""
+    def __init__(self, settings: dict[str, str] | None = None, *, is_beside: bool = False) -> None:
+        """`settings`: of every node, by the name of the variable without its prefix; `is_beside`: another one runs."""
         self.name = "warren"
-        self.hosts = [f"127.0.0.1:{AMQP_PORT + i}" for i in range(NODES)]
+        self._above = BESIDE if is_beside else 0
+        self.hosts = [f"127.0.0.1:{AMQP_PORT + self._above + i}" for i in range(NODES)]
         self._settings = settings or {}
         self._folder = tempfile.TemporaryDirectory(
             prefix="warren-bench-", dir=SCRATCH, ignore_cleanup_errors=True
@@ -158,7 +161,7 @@ class Warren:
 
     def status(self, node: int) -> dict[str, Any] | None:
         """What a node says of itself; None if it says nothing."""
-        url = f"http://127.0.0.1:{HTTP_PORT + node}/status?queues=0"
+        url = f"http://127.0.0.1:{HTTP_PORT + self._above + node}/status?queues=0"
         try:
             with urllib.request.urlopen(url, timeout=1) as answer:
                 status: dict[str, Any] = json.load(answer)
@@ -167,8 +170,9 @@ class Warren:
         return status
 
     def _command(self) -> list[str]:
-        ports = ("--amqp-port", AMQP_PORT, "--http-port", HTTP_PORT, "--cluster-port", CLUSTER_PORT)
-        return [sys.executable, "-m", "node", "dev", "--data", str(self.data), *map(str, ports)]
+        ports = (("--amqp-port", AMQP_PORT), ("--http-port", HTTP_PORT), ("--cluster-port", CLUSTER_PORT))
+        given = [text for flag, first in ports for text in (flag, str(first + self._above))]
+        return [sys.executable, "-m", "node", "dev", "--data", str(self.data), *given]
 
 
 def process_age_s(pid: int) -> float:
