@@ -108,6 +108,10 @@ class NodeCore:
         """`Frontend.on_barrier(ticket)` once the local replica is current."""
         self.host.barrier(group, ticket)
 
+    def heed_metadata(self, *, is_needed: bool) -> None:
+        """Whether this node hears of each change of the metadata at once."""
+        self.topology.is_needed = is_needed
+
     def entry_data(self, group: int, index: int) -> bytes:
         """Data of a live entry; KeyError if its row is gone."""
         return self.host.entry_data(group, index)
@@ -269,8 +273,11 @@ class NodeCore:
             self.host.submit(group, commands.tick())
 
     def _leave(self, group: int, uids: list[int]) -> None:
+        known_index = self.host.groups[METADATA_GROUP].applied
         for uid in uids:
-            if uid in self._leaving:
+            # Of a queue that is newer than the metadata here nobody can say yet whether it is still wanted.
+            is_new = not uid & OUTSIDE_METADATA and uid >> 16 > known_index
+            if uid in self._leaving or is_new:
                 continue
             self._leaving[uid] = None
             if self.topology.queue_by_uid(uid) is not None:

@@ -76,6 +76,8 @@ class TopologyMachine(TopologyState):
     def __init__(self, local_node: int) -> None:
         super().__init__()
         self._local_node = local_node
+        self.is_needed = False
+        """Whether a session of this node routes by this replica; no part of the state."""
         self._effects: list[Any] = []
         self._handlers: dict[int, Callable[..., Any]] = {
             Kind.DECLARE_EXCHANGE: self._declare_exchange,
@@ -120,8 +122,8 @@ class TopologyMachine(TopologyState):
         return self._take_effects()
 
     def serves(self) -> bool:
-        """Every node routes by its replica and wants it current."""
-        return True
+        """Whether somebody here routes by this replica and wants it current."""
+        return self.is_needed
 
     def live(self) -> Mapping[int, int]:
         """No entry's data is needed once it is applied."""

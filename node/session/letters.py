@@ -312,6 +312,8 @@ class Outlets:
         known = self._by_group.get(group, {})
         kept = {uid: known.get(uid) or Outlet(self._shared, group, uid) for uid in uids}
         self._by_group[group] = kept
+        if not self._shared.catch_up.need():
+            return  # this is called again with the next tick
         for uid, outlet in kept.items():
             outlet.forward(machine.letters(uid))
 

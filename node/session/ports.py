@@ -46,6 +46,12 @@ class NodePort(Protocol):
         to it before this call, is applied here. Never answered while the group has no quorum.
         """
 
+    def heed_metadata(self, *, is_needed: bool) -> None:
+        """Whether somebody here routes, and this node is to hear of each change of the metadata at once.
+
+        Otherwise with the next heartbeat. To be sure that it has heard of all, ask for a barrier afterwards.
+        """
+
     def entry_data(self, group: int, index: int) -> bytes:
         """The data of a live entry. Raises KeyError where the row is gone."""
 

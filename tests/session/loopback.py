@@ -71,6 +71,10 @@ class Loopback:
         """Passed when all that was submitted before is applied."""
         self._barriers.append((group, ticket))
 
+    def heed_metadata(self, *, is_needed: bool) -> None:
+        """Whether it was said last that somebody routes."""
+        self.topology.is_needed = is_needed
+
     def entry_data(self, group: int, index: int) -> bytes:
         """Data of a live entry."""
         return self.entries[group, index]
@@ -156,7 +160,10 @@ class Loopback:
         """What the leader's node does for dead letters."""
         before = (self.submitted, len(self._barriers))
         for group, machine in self.machines.items():
-            self.frontend.letters.forward(group, machine.duties().lettered)
+            if lettered := machine.duties().lettered:
+                self.frontend.letters.forward(group, lettered)
+            else:
+                self.frontend.letters.leave(group)
         if (self.submitted, len(self._barriers)) != before:
             self.run()
 

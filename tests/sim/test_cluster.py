@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.amqp_client import Confirmed, Received, Replied
+from cluster.types import METADATA_GROUP
+from tests.amqp_client import Confirmed, ConnectionReady, Received, Replied
 from tests.sim.cluster import SimClient, SimCluster
 
 
@@ -51,3 +52,27 @@ def test_publish_on_one_node_consume_on_another(producer: int, consumer: int) ->
     step(cluster, one)
     declared = [e for e in one.events if isinstance(e, Replied)][-1].method
     assert (declared.message_count, declared.consumer_count) == (5, 0)  # type: ignore[attr-defined]
+
+
+def test_node_without_clients_knows_a_new_queue_when_the_first_one_comes() -> None:
+    """It hears of the declaration with a heartbeat; who opens a connection there before that waits for it."""
+    cluster = ready_cluster()
+    leader = next(n for n, core in cluster.cores.items() if core.host.groups[METADATA_GROUP].leads)
+    others = [node for node in cluster.cores if node != leader]
+    one = SimClient(cluster, leader)
+    step(cluster, one)
+    one.amqp.open_channel(1)
+    step(cluster, one)
+    one.amqp.declare(1, "q", durable=True)
+    one.flush()
+    while not (isinstance(one.events[-1], Replied) and "Declare" in type(one.events[-1].method).__name__):
+        cluster.world.run(until_ms=cluster.world.now_ms + 1)
+    knows = [cluster.cores[node].topology.queue("/", "q") is not None for node in others]
+    assert not all(knows), "each node was told at once"
+    behind = others[knows.index(False)]
+    other = SimClient(cluster, behind)
+    while not other.events:
+        cluster.world.run(until_ms=cluster.world.now_ms + 1)
+    assert isinstance(other.events[-1], ConnectionReady)
+    assert cluster.cores[behind].topology.queue("/", "q") is not None
+    assert cluster.cores[behind].topology.serves()
