@@ -1,8 +1,8 @@
 """Members that may get their entries later, because nobody waits for what they hold.
 
 A commit needs a majority. A member beyond it, at which no client waits, is sent what it lacks when that has become
-worth a message, with the next heartbeat, or as soon as a commit takes long. So a round of consensus over small
-entries costs the work of a majority and not that of all, and a slow member is replaced by a quick one within
+worth a message, with the next heartbeat, or as soon as a commit takes long. So a round of consensus
+costs the work of a majority and not that of all, and a slow member is replaced by a quick one within
 milliseconds. What is committed is durable on a majority as ever.
 """
 
@@ -15,8 +15,8 @@ from cluster.raft.quorum import Outcome, vote_outcome
 if TYPE_CHECKING:
     from cluster.raft.core import Raft
 
-SPARE_BYTES_MAX = 64 << 10
-"""Entries that a spare member lacks, in bytes: above, a message costs no more than what is in it."""
+SPARE_BYTES_MAX = 512 << 10
+"""Entries that a spare member lacks, in bytes: above, a message costs little beside what is in it (ADR 17)."""
 COMMIT_MS_MAX = 10
 """While no commit has come for so long, all members are asked: the quick ones may be slow, or gone without a word."""
 
