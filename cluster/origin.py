@@ -21,7 +21,7 @@ _ROW = struct.Struct(">QQ")
 BATCH_BYTES_MAX = 256 * 1024
 """A batch closes when it would pass this, so that one live message keeps at most this much of a log's rows.
 A single command may be larger and then stands alone."""
-TURNS_UNDER_WAY_MAX = 2
+TURNS_UNDER_WAY_MAX = 3
 """Turns whose batches are not applied yet. More would only make batches smaller: what comes meanwhile is gathered."""
 BATCH_BESIDE_BYTES_MIN = 16 * 1024
 """What was gathered while a turn is under way waits for its end unless it is so much: a round of consensus costs
