@@ -22,10 +22,10 @@ LINGER_MS = 10_000
 class CatchUp:
     """Whether this node's metadata has caught up, and is told of each change at once since; and who waits for it."""
 
-    __slots__ = ("_needed_ms", "_node", "_ticket", "_waiting", "is_current")
+    __slots__ = ("_is_current", "_needed_ms", "_node", "_ticket", "_waiting")
 
     def __init__(self, node: "NodePort") -> None:
-        self.is_current = False
+        self._is_current = False
         self._node = node
         self._needed_ms = 0
         self._ticket = 0  # of the barrier under way
@@ -41,16 +41,16 @@ class CatchUp:
     def need(self) -> bool:
         """Somebody is about to route: whether the metadata is current. If not it soon is, until `look` lets it go."""
         self._needed_ms = self._node.now_ms()
-        if not self.is_current:
+        if not self._is_current:
             self._ask()
-        return self.is_current
+        return self._is_current
 
     def look(self, *, is_needed: bool) -> None:
         """From time to time: whether there is still somebody who routes."""
         if is_needed:
             self._needed_ms = self._node.now_ms()
-        elif self.is_current and self._node.now_ms() - self._needed_ms >= LINGER_MS:
-            self.is_current = False
+        elif self._is_current and self._node.now_ms() - self._needed_ms >= LINGER_MS:
+            self._is_current = False
             self._node.heed_metadata(is_needed=False)
 
     def forget(self, session: "Session") -> None:
@@ -61,7 +61,7 @@ class CatchUp:
         """A barrier has passed; whether it was this one."""
         if ticket != self._ticket:
             return False
-        self._ticket, self.is_current = 0, True
+        self._ticket, self._is_current = 0, True
         waiting, self._waiting = self._waiting, {}
         for session, vhost in waiting.values():
             session.enter(vhost)
@@ -70,7 +70,7 @@ class CatchUp:
 
     def begin_anew(self) -> None:
         """The node was cut off for long; the barrier under way, if there was one, is void."""
-        self._ticket, self.is_current = 0, False
+        self._ticket, self._is_current = 0, False
         if self._waiting:
             self._ask()
 

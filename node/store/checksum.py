@@ -1,4 +1,4 @@
-"""The checksum of all that the store keeps: 32 bits of XXH3, a tenth of the cost of CRC-32 (ADR 18)."""
+"""The checksum of all that the store keeps: 32 bits of XXH3, several times cheaper than CRC-32 (ADR 18)."""
 
 import zlib
 
