@@ -137,15 +137,10 @@ def depth(plan: Plan) -> list[Row]:
             fill(empty, "deep", probe)
             rates = [drain(cluster, "deep", probe)["consume_rate"] for cluster in (full, empty)]
             drained.append(rates[0] / rates[1])
-    rows = (("publishing", published), ("draining", drained))
+    ratios = {"publishing": statistics.median(published), "draining": statistics.median(drained)}
     return [
-        Row(
-            f"{what} with {count:,} queued / empty",
-            statistics.median(ratios),
-            ">= 0.8",
-            statistics.median(ratios) >= 0.8,
-        )
-        for what, ratios in rows
+        Row(f"{what} with {count:,} queued / empty", ratio, ">= 0.8", ratio >= 0.8)
+        for what, ratio in ratios.items()
     ]
 
 

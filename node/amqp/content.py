@@ -103,9 +103,8 @@ class Assembly:
         self.args = args
         self._budget = budget
         self._header: bytes | None = None
-        self._pieces: list[
-            bytes | bytearray
-        ] = []  # of the body; not one buffer that grows, and is copied as it does
+        # Of the body; not one buffer that grows, and is copied as it does.
+        self._pieces: list[bytes | bytearray] = []
         self._came_bytes = 0
         self._body_bytes = 0
         self._taken_bytes = 0

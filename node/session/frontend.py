@@ -83,7 +83,7 @@ class Frontend:
         if now_ms < self._next_beat_ms:
             return
         self._next_beat_ms = now_ms + BEAT_MS
-        self._shared.catch_up.look(is_needed=bool(self._sessions or self.letters.groups))
+        self._shared.catch_up.look(is_needed=bool(self._sessions))
         for session in list(self._sessions.values()):
             for limit in session.limits.values():
                 limit.look()

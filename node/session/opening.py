@@ -46,7 +46,7 @@ class CatchUp:
         return self._is_current
 
     def look(self, *, is_needed: bool) -> None:
-        """From time to time: whether there is still somebody who routes."""
+        """From time to time: whether there are clients. Whoever sends letters calls `need` each time."""
         if is_needed:
             self._needed_ms = self._node.now_ms()
         elif self._is_current and self._node.now_ms() - self._needed_ms >= LINGER_MS:

@@ -162,8 +162,6 @@ class Loopback:
         for group, machine in self.machines.items():
             if lettered := machine.duties().lettered:
                 self.frontend.letters.forward(group, lettered)
-            else:
-                self.frontend.letters.leave(group)
         if (self.submitted, len(self._barriers)) != before:
             self.run()
 

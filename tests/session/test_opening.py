@@ -57,4 +57,8 @@ def test_dead_letters_are_routed_by_current_metadata() -> None:
     broker.run()
     assert broker.submitted > before + 1
     broker.tick(0)
+    assert broker.topology.serves()
+    for _ in range(2):
+        broker.tick(LINGER_MS)
+    assert not broker.topology.serves(), "the letter has long arrived"
     assert ready_count(watched(broker)) == 1
