@@ -49,7 +49,7 @@ house:
 	$(BIN)/python -m pytest -q tests/house
 
 sim: install ## run N simulated clusters (N=200) from SEED (SEED=1)
-	$(BIN)/python -m tests.sim --seed $(SEED) --count $(N) --mode both --jobs 2 --jobs $$(nproc)
+	$(BIN)/python -m tests.sim --seed $(SEED) --count $(N) --mode both --jobs $$(nproc)
 
 mutants: install ## plant bugs in Raft and the queue machine; the simulator must find each
 	$(BIN)/python -m tests.sim.hunt

@@ -17,6 +17,8 @@ from tests.sim.run import EVENTS, Run
 CLUSTER_MUTANTS = [*mutants.MUTANTS, *queue_mutants.MUTANTS]
 SEEDS_MAX = 300
 RAFT_EVENTS = 3_000
+STALE = ("AttributeError", "NameError", "TypeError")
+"""What code that has changed under a mutant fails with: then nothing was noticed but the mutant itself."""
 
 
 class Found(NamedTuple):
@@ -58,10 +60,15 @@ def hunt(where: str, number: int) -> Found:
     begun = time.monotonic()
     tried = 0
     with pytest.MonkeyPatch.context() as patch:
-        mutant(patch)
+        try:
+            mutant(patch)
+        except AttributeError as error:
+            return Found(mutant.__name__, where, 0, 0, f"stale: {error}", time.monotonic() - begun)
         for seed in _seeds(told):
             tried += 1
             failure = run(seed)
+            if failure.startswith(STALE):
+                return Found(mutant.__name__, where, 0, tried, f"stale: {failure}", time.monotonic() - begun)
             if failure:
                 return Found(mutant.__name__, where, seed, tried, failure, time.monotonic() - begun)
     return Found(mutant.__name__, where, 0, tried, "not found", time.monotonic() - begun)

@@ -168,19 +168,19 @@ def checkpoint_lacks_the_streams(patch: Patch) -> None:
 
 def checkpoint_lacks_the_members(patch: Patch) -> None:
     """Saved states name no configuration."""
-    save = Group.save
+    save = Group._save
 
     def without(group: Any, outcome: Any) -> None:
         save(group, outcome)
         nobody = type(outcome.write.checkpoint.configuration)(())
         group._checkpoint = outcome.write.checkpoint = outcome.write.checkpoint._replace(configuration=nobody)
 
-    patch.setattr(Group, "save", without)
+    patch.setattr(Group, "_save", without)
 
 
 def checkpoint_rows_are_lost(patch: Patch) -> None:
     """An incremental checkpoint forgets the rows of queues that went empty."""
-    save = Group.save
+    save = Group._save
 
     def without(group: Any, outcome: Any) -> None:
         save(group, outcome)
@@ -189,7 +189,7 @@ def checkpoint_rows_are_lost(patch: Patch) -> None:
             row for row in rows if row[1] is not None or not row[0].startswith(MACHINE_ROWS)
         ]
 
-    patch.setattr(Group, "save", without)
+    patch.setattr(Group, "_save", without)
 
 
 def live_bodies_are_trimmed(patch: Patch) -> None:
@@ -444,7 +444,7 @@ def connections_open_at_once(patch: Patch) -> None:
 
 MUTANTS: list[tuple[Mutant, int]] = [
     (everything_is_sent_before_it_is_durable, 1),
-    (failed_sync_is_tried_again, 3),
+    (failed_sync_is_tried_again, 1),
     (turns_are_durable_when_they_are_handed_over, 1),
     (boot_epoch_is_reused, 3),
     (messages_for_an_earlier_process_are_read, 3),
@@ -452,12 +452,12 @@ MUTANTS: list[tuple[Mutant, int]] = [
     (term_is_not_stored, 1),
     (append_after_nothing_is_accepted, 2),
     (new_leaders_append_nothing, 1),
-    (older_snapshot_is_installed, 129),
+    (older_snapshot_is_installed, 48),
     (checkpoint_lacks_the_streams, 2),
     (checkpoint_lacks_the_members, 2),
     (checkpoint_rows_are_lost, 2),
     (live_bodies_are_trimmed, 2),
-    (bodies_are_trimmed_before_the_checkpoint, 24),
+    (bodies_are_trimmed_before_the_checkpoint, 2),
     (snapshot_brings_no_bodies, 2),
     (any_later_batch_is_accepted, 2),
     (duplicates_are_accepted, 2),
@@ -465,17 +465,17 @@ MUTANTS: list[tuple[Mutant, int]] = [
     (only_the_oldest_batch_is_sent_again, 3),
     (effects_run_on_replay, 3),
     (gone_streams_stay, 3),
-    (memory_batches_are_not_sent_again, 30),
+    (memory_batches_are_not_sent_again, 2),
     (consumers_stand_in_no_order, 1),
-    (apply_looks_at_the_clock, 1),
+    (apply_looks_at_the_clock, 2),
     (unknown_commands_are_passed_over, 4),
     (returned_messages_go_to_the_end, 1),
     (windows_are_passed_by_one, 3),
-    (a_settled_range_is_one_too_long, 1),
+    (a_settled_range_is_one_too_long, 2),
     (confirm_comes_before_commit, 1),
-    (confirm_comes_with_the_first_group, 1),
-    (bursts_are_sorted_whatever_queues_they_share, 1),
-    (cancel_forgets_who_waits, 27),
-    (connections_open_at_once, 12),
+    (confirm_comes_with_the_first_group, 5),
+    (bursts_are_sorted_whatever_queues_they_share, 2),
+    (cancel_forgets_who_waits, 8),
+    (connections_open_at_once, 71),
 ]
 """Each with a seed that told once: tried first, so that a test of it is quick. 0: look from seed 1 on."""

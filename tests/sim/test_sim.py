@@ -14,28 +14,6 @@ from tests.sim.trace import digest
 SEEDS = 40
 EVENTS = 1_000
 LIVENESS_SEEDS = 10
-QUICK_MUTANTS = (
-    "everything_is_sent_before_it_is_durable",
-    "turns_are_durable_when_they_are_handed_over",
-    "failed_sync_is_tried_again",
-    "live_bodies_are_trimmed",
-    "checkpoint_lacks_the_streams",
-    "duplicates_are_accepted",
-    "apply_looks_at_the_clock",
-    "consumers_stand_in_no_order",
-    "confirm_comes_before_commit",
-    "unknown_commands_are_passed_over",
-    "a_queue_keeps_one_too_many",
-    "messages_expire_early",
-    "two_consumers_are_active",
-    "delays_are_over_early",
-    "dedup_ids_are_not_looked_at",
-    "lanes_stand_upside_down",
-    "failures_are_not_counted",
-    "what_returns_has_no_priority",
-    "what_times_out_is_lost",
-    "commits_come_in_pieces",
-)
 FOUND = [
     line.split()[:2]
     for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
@@ -77,9 +55,8 @@ def test_a_seed_always_tells_the_same_story() -> None:
     assert len(stories) == 1
 
 
-@pytest.mark.parametrize("name", QUICK_MUTANTS)
-def test_a_planted_bug_is_found(name: str) -> None:
-    """A rig that finds nothing proves nothing. `make mutants` plants them all."""
-    number = next(i for i, (mutant, _) in enumerate(CLUSTER_MUTANTS) if mutant.__name__ == name)
+@pytest.mark.parametrize("number", range(len(CLUSTER_MUTANTS)), ids=[m.__name__ for m, _ in CLUSTER_MUTANTS])
+def test_a_planted_bug_is_found(number: int) -> None:
+    """A rig that finds nothing proves nothing, and a bug that can no longer be planted is found by nothing."""
     found = hunt("cluster", number)
     assert found.seed, found
