@@ -3,15 +3,17 @@
 Records stand one behind the other, each on whole blocks, so that a write that was torn never touched an earlier
 one. Segments are filled with zeros once and then written again and again: an append changes no size and no
 extent, so it needs one flush. What a segment held in a former life is told by its sequence, which is not above
-the one that LMDB has reached.
+the one that LMDB has reached. Records go to the disk from memory of our own, past the page cache (ADR 20).
 
 The writer's thread appends, the loop's thread reads and releases segments. Which of them may go is not known here.
 """
 
+import errno
+import mmap
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +27,8 @@ SEGMENTS = 10
 SEGMENT_BYTES = 8 << 20
 """80 MiB in all. The folder lags up to 8 segments behind (see folder.py): 56 MiB and more, in which most messages
 are published, consumed and trimmed, and which a start replays in well under a second."""
-PARTS_MAX = 1024
-"""Of one write, by the kernel's rule (IOV_MAX); more are joined first."""
+BUFFER_BYTES = 2 << 20
+"""Written at once; a record that is larger takes several writes. Most are below RECORD_BYTES_MAX (writer.py)."""
 SEGMENT_ENTRIES_MAX = 6000
 """A position in memory costs about 400 bytes: with this at most 24 MB, where entries are small."""
 
@@ -69,11 +71,16 @@ class Journal:
         self._folded = folded
         self._sync = sync
         self._segment_bytes = segment_bytes
-        self._fds: list[int] = []
+        self._fds: list[int] = []  # to append
+        self._readable: list[int] = []
+        self._buffer = memoryview(
+            mmap.mmap(-1, BUFFER_BYTES)
+        )  # at the beginning of a page, as O_DIRECT wants it
         try:
-            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if is_new else 0) | (os.O_DSYNC if sync else 0)
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if is_new else 0)
             for segment in range(SEGMENTS):
-                self._fds.append(os.open(self._path(segment), flags, 0o644))
+                self._fds.append(_open(self._path(segment), flags, sync=sync))
+                self._readable.append(os.open(self._path(segment), os.O_RDONLY | os.O_CLOEXEC))
             if is_new:
                 self._size_all()
                 _sync_folder(folder)
@@ -90,7 +97,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the files."""
-        fds, self._fds = self._fds, []
+        fds, self._fds, self._readable = self._fds + self._readable, [], []
         for fd in fds:
             os.close(fd)
 
@@ -126,7 +133,7 @@ class Journal:
         head = record.header(self._sequence, body, self._seed)
         # Whole blocks: the kernel need not read what stood in the rest of the last one.
         rest = bytes(-body.bytes % BLOCK_BYTES)
-        _write_all(self._fds[segment], [head, body.meta, *body.rows, rest], offset)
+        self._write(self._fds[segment], [head, body.meta, *body.rows, rest], offset)
         self._filled[segment] = offset + body.bytes + len(rest)
         rows_at = offset + record.HEADER_BYTES + len(body.meta)
         located = record.locate(writes, segment, rows_at)
@@ -160,11 +167,31 @@ class Journal:
             self._is_ending = True
             self._freed.notify()
 
+    def _write(self, fd: int, parts: Iterable[bytes], offset: int) -> None:
+        """Write parts, which together are whole blocks."""
+        filled = 0
+        for part in parts:
+            rest = memoryview(part)
+            while len(rest) > BUFFER_BYTES - filled:
+                count = BUFFER_BYTES - filled
+                self._buffer[filled:] = rest[:count]
+                self._write_buffer(fd, BUFFER_BYTES, offset)
+                offset += BUFFER_BYTES
+                filled, rest = 0, rest[count:]
+            self._buffer[filled : filled + len(rest)] = rest
+            filled += len(rest)
+        self._write_buffer(fd, filled, offset)
+
+    def _write_buffer(self, fd: int, count: int, offset: int) -> None:
+        written = 0
+        while written < count:  # if the disk is full, this call says so
+            written += os.pwrite(fd, self._buffer[written:count], offset + written)
+
     # -- reading -----------------------------------------------------------------------------------------
 
     def read(self, spot: Spot) -> bytes:
         """The row that stands there, not checked."""
-        return os.pread(self._fds[spot.segment], spot.length, spot.offset)
+        return os.pread(self._readable[spot.segment], spot.length, spot.offset)
 
     # -- the start ---------------------------------------------------------------------------------------
 
@@ -202,7 +229,7 @@ class Journal:
         self._free = deque(range(1, SEGMENTS))
 
     def _scan(self, segment: int) -> Iterator[Record]:
-        with open(self._fds[segment], "rb", buffering=0, closefd=False) as file:
+        with open(self._readable[segment], "rb", buffering=0, closefd=False) as file:
             file.seek(0)
             data = memoryview(file.readall())
         at = 0
@@ -226,8 +253,8 @@ class Journal:
     def _drop_pages(self, segment: int) -> None:
         """Have the kernel forget what a segment held.
 
-        Its pages are as large as the writes and reads that made them, up to megabytes. Who then writes a part of one
-        makes all of it dirty, and is charged for it.
+        Its pages are as large as the reads that made them, and the writes where O_DIRECT is not to be had: up to
+        megabytes. Who then writes a part of one through the page cache makes all of it dirty, and is charged for it.
         """
         os.posix_fadvise(self._fds[segment], 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -241,15 +268,20 @@ class Journal:
             if size > self._segment_bytes or not self._sync:
                 os.ftruncate(fd, self._segment_bytes)
             elif size < self._segment_bytes:
-                _write_all(fd, [bytes(self._segment_bytes - size)], size)
+                whole = size - size % BLOCK_BYTES
+                self._write(fd, [bytes(self._segment_bytes - whole)], whole)
 
 
-def _write_all(fd: int, parts: list[bytes], offset: int) -> None:
-    written = os.pwritev(fd, parts, offset) if len(parts) <= PARTS_MAX else 0
-    if written < sum(map(len, parts)):
-        data = memoryview(b"".join(parts))
-        while written < len(data):  # if the disk is full, this call says so
-            written += os.pwrite(fd, data[written:], offset + written)
+def _open(path: Path, flags: int, *, sync: bool) -> int:
+    """A segment to append to: past the page cache, but on file systems that cannot (tmpfs, some of FUSE)."""
+    if not sync:
+        return os.open(path, flags, 0o644)
+    try:
+        return os.open(path, flags | os.O_DSYNC | os.O_DIRECT, 0o644)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.open(path, flags | os.O_DSYNC, 0o644)
 
 
 def _sync_folder(folder: Path) -> None:

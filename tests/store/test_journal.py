@@ -1,5 +1,8 @@
 """The ring of files: what was appended is found again, what was torn is not, and nothing is missed in silence."""
 
+import errno
+import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 from cluster.ports import GroupWrite
 from node.store import keys, record
 from node.store.errors import StoreError
-from node.store.journal import BLOCK_BYTES, SEGMENT_ENTRIES_MAX, SEGMENTS, Journal
+from node.store.journal import BLOCK_BYTES, BUFFER_BYTES, SEGMENT_ENTRIES_MAX, SEGMENTS, Journal
 from node.store.record import Journaled
 from tests.store.conftest import entries, entry
 
@@ -198,3 +201,46 @@ def test_creation_that_was_interrupted_is_done_again(tmp_path: Path) -> None:
     assert {size.st_size for size in sizes} == {SEGMENT}
     assert all(size.st_blocks * 512 >= SEGMENT for size in sizes)
     journal.close()
+
+
+@pytest.mark.parametrize(
+    "sizes", [(5 * BUFFER_BYTES // 2,), (BUFFER_BYTES - 5000, 9000, 3, 70_000, BUFFER_BYTES)]
+)
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_record_larger_than_the_buffer_is_written_whole(
+    tmp_path: Path, sizes: tuple[int, ...], sync: bool
+) -> None:
+    """Its rows lie across the ends of several writes; the next record is found behind it."""
+    journal = opened(tmp_path, is_new=True, sync=sync)
+    journal.begin(0)
+    rows = [entry(number, random.Random(number).randbytes(size)) for number, size in enumerate(sizes, 1)]
+    places = append(journal, GroupWrite(1, entries=rows))[0].entries
+    read = [
+        keys.decode_entry(1, spot.index, list(keys.pieces_of_entry(journal.read(spot)))) for spot in places
+    ]
+    assert read == rows
+    append(journal, write_of(9))
+    journal.close()
+    assert found(tmp_path) == [1, 2]
+
+
+def test_a_file_system_without_direct_io_is_written_through_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Still with a flush for each append."""
+    flags: list[int] = []
+    real = os.open
+
+    def refuse(path: Path, wanted: int, mode: int = 0o777) -> int:
+        if wanted & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flags.append(wanted)
+        return real(path, wanted, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    journal = opened(tmp_path, is_new=True, sync=True)
+    journal.begin(0)
+    append(journal, write_of(1))
+    journal.close()
+    assert all(wanted & os.O_DSYNC for wanted in flags if wanted & os.O_RDWR)
+    assert found(tmp_path) == [1]
