@@ -2,7 +2,7 @@
 
 `LogView` is what one Raft core sees of its own log. `LogStore` serves all groups of a node. Both are
 synchronous: reads come from memory or from a memory map. Writes are data: the driver hands a turn's
-writes to the one writer thread, and tells the host when they are durable.
+writes to the writer, and tells the host when they are durable.
 """
 
 from collections.abc import Iterable, Iterator

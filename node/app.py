@@ -48,9 +48,6 @@ from node.wire import codec
 
 logger = logging.getLogger("warren")
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long the loop may keep the interpreter from the writer thread, which needs it for microseconds an append: with
-Python's 5 ms turns become durable late, with 0.1 ms the loop is interrupted for nothing (ADR 5)."""
 HAND_OVER_S = 3.0
 """A node that stops gives its leaderships away for at most this long."""
 TICK_MS = 50
@@ -74,7 +71,6 @@ def run(config: Config) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.disable()  # restoring the saved state makes many objects and no garbage
     amqp = listen(config.amqp, "amqp")
     http = listen(config.http, "http")
@@ -124,7 +120,7 @@ class Node:
         return 0
 
     def _build(self) -> None:
-        """Open the store and wire the parts; nothing runs yet but the writer's thread."""
+        """Open the store and wire the parts; nothing runs yet."""
         config, loop = self._config, asyncio.get_running_loop()
         self._environment = environment = Environment(
             config.data / "store",
@@ -143,7 +139,7 @@ class Node:
             core, self._clock, self._write, self._send, self._carry_out, on_failure=self._failed
         )
         self._listener = Listener(core.frontend, driver.notice, self._check_login, config.connections_max)
-        self._writer = Writer(store, loop.call_soon_threadsafe, driver.persisted, self._failed)
+        self._writer = Writer(store, loop, driver.persisted, self._failed)
         peers = {index: member.address for index, member in enumerate(config.members, start=1)}
         peers.pop(config.node_id)
         self._network = Network(

@@ -32,7 +32,9 @@ def turns(store: LmdbStore, groups: int, entries: int, size_bytes: int) -> Itera
         if journal.unfolded_bytes + groups * entries * (size_bytes + 8192) > SEGMENT_BYTES:
             journal.begin(journal.sequence)
         began = time.perf_counter()
-        journal.append(record.encode(writes), writes)
+        journal.append(record.encode(writes))
+        journal.wait()
+        journal.advance(writes)
         yield (time.perf_counter() - began) * 1000
 
 

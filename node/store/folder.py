@@ -56,10 +56,11 @@ class Folder:
     def __init__(
         self,
         environment: Environment,
-        on_folded: Callable[[Delta], None],
-        on_failure: Callable[[Exception], None],
+        on_folded: Callable[[Delta], object],
+        on_failure: Callable[[Exception], object],
     ) -> None:
         self._carrier = Carrier(environment)
+        self._journal = environment.journal
         self._on_folded = on_folded
         self._on_failure = on_failure
         self._unfolded = Unfolded()
@@ -95,6 +96,7 @@ class Folder:
                 delta = self._take()
                 if delta is not None:
                     self._carrier.fold(delta)
+                    self._journal.drop_pages(delta.segment)
                     self._on_folded(delta)
                 elif self._carrier.has_trims:
                     self._carrier.fold(None)

@@ -5,20 +5,19 @@ one. Segments are filled with zeros once and then written again and again: an ap
 extent, so it needs one flush. What a segment held in a former life is told by its sequence, which is not above
 the one that LMDB has reached. Records go to the disk from memory of our own, past the page cache (ADR 20).
 
-The writer's thread appends, the loop's thread reads and releases segments. Which of them may go is not known here.
+Which segments may go is not known here. All is for one thread, but `read` and `drop_pages`.
 """
 
 import errno
-import mmap
 import os
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cluster.ports import GroupWrite
 from node.store import record
+from node.store.aio import AsyncWrite, PageMemory
 from node.store.errors import StoreError
 from node.store.record import Body, Journaled, Spot
 
@@ -27,8 +26,8 @@ SEGMENTS = 10
 SEGMENT_BYTES = 8 << 20
 """80 MiB in all. The folder lags up to 8 segments behind (see folder.py): 56 MiB and more, in which most messages
 are published, consumed and trimmed, and which a start replays in well under a second."""
-BUFFER_BYTES = 2 << 20
-"""Written at once; a record that is larger takes several writes. Most are below RECORD_BYTES_MAX (writer.py)."""
+BUFFER_BYTES = 8 << 20
+"""Memory that is kept; a record that is larger gets its own. Most are below RECORD_BYTES_MAX (writer.py)."""
 SEGMENT_ENTRIES_MAX = 6000
 """A position in memory costs about 400 bytes: with this at most 24 MB, where entries are small."""
 
@@ -39,6 +38,16 @@ class Record(NamedTuple):
     sequence: int
     segment: int
     writes: list[Journaled]
+
+
+class _UnderWay(NamedTuple):
+    """A record that is being appended."""
+
+    segment: int
+    memory: PageMemory
+    length: int
+    offset: int
+    rows_at: int
 
 
 class Journal:
@@ -73,9 +82,10 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._fds: list[int] = []  # to append
         self._readable: list[int] = []
-        self._buffer = memoryview(
-            mmap.mmap(-1, BUFFER_BYTES)
-        )  # at the beginning of a page, as O_DIRECT wants it
+        self._buffer = PageMemory(BUFFER_BYTES)
+        self._under_way: _UnderWay | None = None
+        self._written = 0  # bytes of what is under way
+        self._disk = AsyncWrite()
         try:
             flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if is_new else 0)
             for segment in range(SEGMENTS):
@@ -92,7 +102,6 @@ class Journal:
         self._entries = 0  # in the current segment
         self._filled = [0] * SEGMENTS  # bytes, 0: free
         self._free: deque[int] = deque()
-        self._freed = threading.Condition()
         self._is_ending = False
 
     def close(self) -> None:
@@ -100,6 +109,8 @@ class Journal:
         fds, self._fds, self._readable = self._fds + self._readable, [], []
         for fd in fds:
             os.close(fd)
+        if fds:
+            self._disk.close()
 
     @property
     def unfolded_bytes(self) -> int:
@@ -108,34 +119,63 @@ class Journal:
 
     # -- appending ---------------------------------------------------------------------------------------
 
-    def make_room(self, length: int) -> None:
-        """Find a place for a record of so many bytes. Waits while all segments are full."""
+    def make_room(self, length: int) -> bool:
+        """Find a place for a record of so many bytes; False: all segments are full, until one is released."""
         filled = self._filled[self._segment]
         is_full = filled + length > self._segment_bytes or self._entries >= SEGMENT_ENTRIES_MAX
         if filled == 0 or not is_full:
-            return
-        with self._freed:
-            while not self._free and not self._is_ending:
-                self._freed.wait()
-            if self._free:  # otherwise the file grows: at the end nobody releases segments any more
-                self._segment = self._free.popleft()
-                self._entries = 0
-                self._drop_pages(self._segment)
+            return True
+        if not self._free:
+            return self._is_ending  # then the file grows: nobody releases segments any more
+        self._segment = self._free.popleft()
+        self._entries = 0
+        return True
 
-    def append(self, body: Body, writes: Sequence[GroupWrite]) -> list[Journaled]:
-        """Make a record durable, after `make_room`; returns where its rows stand.
+    def append(self, body: Body) -> None:
+        """Begin to make a record durable, after `make_room`; nothing else may be under way.
 
         Raises:
             OSError: nothing may be promised any more.
         """
-        segment, offset = self._segment, self._filled[self._segment]
+        segment = self._segment
         self._sequence += 1
         head = record.header(self._sequence, body, self._seed)
         # Whole blocks: the kernel need not read what stood in the rest of the last one.
-        rest = bytes(-body.bytes % BLOCK_BYTES)
-        self._write(self._fds[segment], [head, body.meta, *body.rows, rest], offset)
-        self._filled[segment] = offset + body.bytes + len(rest)
+        length = body.bytes + -body.bytes % BLOCK_BYTES
+        memory = self._buffer if length <= BUFFER_BYTES else PageMemory(length)
+        at = 0
+        for part in (head, body.meta, *body.rows, bytes(length - body.bytes)):
+            memory.view[at : at + len(part)] = part
+            at += len(part)
+        offset = self._filled[segment]
         rows_at = offset + record.HEADER_BYTES + len(body.meta)
+        self._under_way = _UnderWay(segment, memory, length, offset, rows_at)
+        self._filled[segment] = offset + length
+        self._disk.begin(self._fds[segment], memory, 0, length, offset)
+
+    def fileno(self) -> int:
+        """Readable when there is news of the record that is under way."""
+        return self._disk.fileno()
+
+    def wait(self) -> None:
+        """Until there is."""
+        self._disk.wait()
+
+    def advance(self, writes: Sequence[GroupWrite]) -> list[Journaled] | None:
+        """When `fileno` is readable: where the rows of the record stand if it is durable; None: a part is not yet.
+
+        Raises:
+            OSError: nothing may be promised any more.
+        """
+        under_way = self._under_way
+        assert under_way is not None
+        segment, memory, length, offset, rows_at = under_way
+        done = self._written + self._disk.end()
+        if done < length:  # if the disk is full, the next call says so
+            self._written = done
+            self._disk.begin(self._fds[segment], memory, done, length, offset + done)
+            return None
+        self._under_way, self._written = None, 0
         located = record.locate(writes, segment, rows_at)
         self._entries += sum(len(found.entries) + len(found.live_rows) for found in located)
         return located
@@ -156,42 +196,26 @@ class Journal:
             return
         if self._filled[segment] > self._segment_bytes:
             os.ftruncate(self._fds[segment], self._segment_bytes)
-        with self._freed:
-            self._filled[segment] = 0
-            self._free.append(segment)
-            self._freed.notify()
+        self._filled[segment] = 0
+        self._free.append(segment)
 
     def end(self) -> None:
-        """Do not wait for room any more."""
-        with self._freed:
-            self._is_ending = True
-            self._freed.notify()
-
-    def _write(self, fd: int, parts: Iterable[bytes], offset: int) -> None:
-        """Write parts, which together are whole blocks."""
-        filled = 0
-        for part in parts:
-            rest = memoryview(part)
-            while len(rest) > BUFFER_BYTES - filled:
-                count = BUFFER_BYTES - filled
-                self._buffer[filled:] = rest[:count]
-                self._write_buffer(fd, BUFFER_BYTES, offset)
-                offset += BUFFER_BYTES
-                filled, rest = 0, rest[count:]
-            self._buffer[filled : filled + len(rest)] = rest
-            filled += len(rest)
-        self._write_buffer(fd, filled, offset)
-
-    def _write_buffer(self, fd: int, count: int, offset: int) -> None:
-        written = 0
-        while written < count:  # if the disk is full, this call says so
-            written += os.pwrite(fd, self._buffer[written:count], offset + written)
+        """Do without room from now on."""
+        self._is_ending = True
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def read(self, spot: Spot) -> bytes:
         """The row that stands there, not checked."""
         return os.pread(self._readable[spot.segment], spot.length, spot.offset)
+
+    def drop_pages(self, segment: int) -> None:
+        """Have the kernel forget what a segment held.
+
+        Its pages are as large as the reads that made them, and the writes where O_DIRECT is not to be had: up to
+        megabytes. Who then writes a part of one through the page cache makes all of it dirty, and is charged for it.
+        """
+        os.posix_fadvise(self._fds[segment], 0, 0, os.POSIX_FADV_DONTNEED)
 
     # -- the start ---------------------------------------------------------------------------------------
 
@@ -222,7 +246,7 @@ class Journal:
                 f"journal of data directory {self._folder} cannot be written: {error}"
             ) from error
         for segment in range(SEGMENTS):
-            self._drop_pages(segment)
+            self.drop_pages(segment)
         self._sequence = self._folded = sequence
         self._filled = [0] * SEGMENTS
         self._segment, self._entries = 0, 0
@@ -250,14 +274,6 @@ class Journal:
                     step = -(-(rows_at + rows_bytes - at) // BLOCK_BYTES) * BLOCK_BYTES
             at += step
 
-    def _drop_pages(self, segment: int) -> None:
-        """Have the kernel forget what a segment held.
-
-        Its pages are as large as the reads that made them, and the writes where O_DIRECT is not to be had: up to
-        megabytes. Who then writes a part of one through the page cache makes all of it dirty, and is charged for it.
-        """
-        os.posix_fadvise(self._fds[segment], 0, 0, os.POSIX_FADV_DONTNEED)
-
     def _path(self, segment: int) -> Path:
         return self._folder / f"journal.{segment}"
 
@@ -268,8 +284,13 @@ class Journal:
             if size > self._segment_bytes or not self._sync:
                 os.ftruncate(fd, self._segment_bytes)
             elif size < self._segment_bytes:
-                whole = size - size % BLOCK_BYTES
-                self._write(fd, [bytes(self._segment_bytes - whole)], whole)
+                self._fill(fd, size - size % BLOCK_BYTES)
+
+    def _fill(self, fd: int, offset: int) -> None:
+        """Write zeros up to the usual size."""
+        while offset < self._segment_bytes:  # if the disk is full, this call says so
+            rest = min(self._segment_bytes - offset, BUFFER_BYTES)
+            offset += os.pwrite(fd, self._buffer.view[:rest], offset)
 
 
 def _open(path: Path, flags: int, *, sync: bool) -> int:

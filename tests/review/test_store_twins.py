@@ -49,7 +49,7 @@ class Twins:
 
     def sync(self) -> None:
         while not self.harness.durable or self.harness.durable[-1] < self.harness._number:
-            self.harness.run_calls(timeout_s=5)
+            self.harness.wait()
             assert not self.harness.failures
         self.disk.sync()
 

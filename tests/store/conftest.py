@@ -1,16 +1,17 @@
-"""A store in a temporary directory, with a writer that reports in the test's own thread."""
+"""A store in a temporary directory, with a writer and a loop that runs when the test says so."""
 
-import queue
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.ports import GroupWrite
 from cluster.types import Configuration, Entry
 from node.store.environment import Environment
+from node.store.journal import Journal
 from node.store.log_store import LmdbStore
+from node.store.record import Body, Journaled
 from node.store.writer import Writer
 
 FIRST = Configuration((1, 2, 3))
@@ -29,8 +30,18 @@ def entries(lo: int, hi: int, data: bytes = b"data", term: int = 1) -> list[Entr
     return [entry(index, data, term) for index in range(lo, hi)]
 
 
+def finish(journal: Journal, body: Body, writes: Sequence[GroupWrite]) -> list[Journaled]:
+    """Append a record for which there is room, and wait until it is durable."""
+    journal.append(body)
+    journaled = None
+    while journaled is None:
+        journal.wait()
+        journaled = journal.advance(writes)
+    return journaled
+
+
 class Harness:
-    """A store, its writer, and the loop's thread, which is the test."""
+    """A store, its writer, and its loop."""
 
     def __init__(
         self,
@@ -47,22 +58,29 @@ class Harness:
         self.store = LmdbStore(self.environment, cache_bytes_max)
         self.durable: list[int] = []
         self.failures: list[Exception] = []
-        self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
         self._options = {"cache_bytes_max": cache_bytes_max, "segment_bytes": segment_bytes}
         self._number = 0
-        self.writer = Writer(self.store, self._call_soon, self.durable.append, self.failures.append)
+        self.loop = asyncio.new_event_loop()
+        self.writer = Writer(self.store, self.loop, self._on_durable, self._on_failure)
 
-    def _call_soon(self, function: Callable[..., Any], *args: object) -> None:
-        self._calls.put((function, args))
+    def _on_durable(self, number: int) -> None:
+        self.durable.append(number)
+        self.loop.stop()
 
-    def run_calls(self, timeout_s: float | None = None) -> None:
-        """Run what the writer handed over; waits for the first call if a time is given."""
-        if timeout_s is not None:
-            function, args = self._calls.get(timeout=timeout_s)
-            function(*args)
-        while not self._calls.empty():
-            function, args = self._calls.get()
-            function(*args)
+    def _on_failure(self, error: Exception) -> None:
+        self.failures.append(error)
+        self.loop.stop()
+
+    def run(self) -> None:
+        """One pass of the loop."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def wait(self) -> None:
+        """Run the loop until the writer reports."""
+        late = self.loop.call_later(5, pytest.fail, "the writer reports nothing")
+        self.loop.run_forever()
+        late.cancel()
 
     def note(self, *writes: GroupWrite) -> int:
         """Show writes without handing them to the writer yet."""
@@ -75,12 +93,13 @@ class Harness:
         number = self.note(*writes)
         self.writer.submit(number, writes)
         while not self.failures and (not self.durable or self.durable[-1] < number):
-            self.run_calls(timeout_s=5)
+            self.wait()
 
     def close(self) -> None:
         """End the writer and give the directory up."""
         self.writer.close()
-        self.run_calls()
+        self.run()
+        self.loop.close()
         self.environment.close()
 
     def crash(self) -> None:

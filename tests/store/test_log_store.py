@@ -106,7 +106,7 @@ def test_overlay_shows_writes_that_are_not_durable(harness: Harness) -> None:
     assert list(harness.store.stored_below(1, 60)) == [1, 2, 3, 4, 5, 50]
     assert view.snapshot_meta().index == 0
     harness.writer.submit(number, [write])
-    harness.run_calls(timeout_s=5)
+    harness.wait()
     assert view.snapshot_meta() == snapshot(3)
     assert list(harness.store.rows(1)) == [(b"k", b"v")]
     assert harness.store.data(1, 50) == b"live"
@@ -120,7 +120,7 @@ def test_overlay_shows_the_newest_while_an_older_write_becomes_durable(harness: 
     for number, write in zip(numbers, (older, newer), strict=True):
         assert (harness.store.data(1, 1), harness.store.data(1, 50)) == (b"new", b"new")
         harness.writer.submit(number, [write])
-        harness.run_calls(timeout_s=5)
+        harness.wait()
     assert (harness.store.data(1, 1), harness.store.data(1, 50)) == (b"new", b"new")
 
 
@@ -199,7 +199,7 @@ def test_install_replaces_the_state_and_keeps_applied_rows(harness: Harness, set
     number = harness.note(write)
     if settled:
         harness.writer.submit(number, [write])
-        harness.run_calls(timeout_s=5)
+        harness.wait()
         harness = harness.reopen()
     view = harness.store.view(1)
     assert (view.first_index(), view.last_index(), view.term(20)) == (21, 20, 3)
@@ -282,7 +282,7 @@ def test_random_turns_read_like_a_list(harness: Harness) -> None:
         while waiting and draw.random() < 0.5:
             number, ready = waiting.pop(0)
             harness.writer.submit(number, [ready])
-        harness.run_calls()
+        harness.run()
         view = harness.store.view(1)
         assert (view.first_index(), view.last_index()) == (compacted + 1, compacted + len(model))
         assert view.entries(compacted + 1, compacted + len(model) + 1, BIG) == model

@@ -4,8 +4,8 @@ Prints `durable N` for each turn in the moment it learns that the turn is durabl
 group 1 and to group 2, with the hard state's commit at N: a consistent prefix has the same end in both.
 """
 
+import asyncio
 import os
-import queue
 import sys
 
 from cluster.ports import GroupWrite
@@ -32,21 +32,20 @@ def main() -> None:
     store = LmdbStore(environment)
     for group in (1, 2):
         store.form(group, Configuration((1,)))
-    calls: queue.SimpleQueue = queue.SimpleQueue()  # type: ignore[type-arg]
-    durable = 0
+    loop = asyncio.new_event_loop()
+    number = durable = store.view(1).last_index()
 
-    def on_durable(number: int) -> None:
+    def on_durable(reached: int) -> None:
         nonlocal durable
-        durable = number
-        os.write(1, b"durable %d\n" % number)
+        durable = reached
+        os.write(1, b"durable %d\n" % reached)
+        submit()
 
     def on_failure(error: Exception) -> None:
         raise error
 
-    writer = Writer(store, lambda *call: calls.put(call), on_durable, on_failure)
-    number = store.view(1).last_index()
-    durable = number
-    while durable < turns:
+    def submit() -> None:
+        nonlocal number
         while number < turns and number < durable + TURNS_UNDER_WAY:
             number += 1
             entry = Entry(number, 1, 1, number, turn_data(number))
@@ -55,8 +54,12 @@ def main() -> None:
             ]
             store.note(writes)
             writer.submit(number, writes)
-        function, *args = calls.get()
-        function(*args)
+        if durable == turns:
+            loop.stop()
+
+    writer = Writer(store, loop, on_durable, on_failure)
+    submit()
+    loop.run_forever()
 
 
 if __name__ == "__main__":
