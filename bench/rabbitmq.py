@@ -3,7 +3,7 @@
 python -m bench.rabbitmq start|stop     (`python -m bench --against rabbitmq` does both by itself)
 
 It has ports, a directory, cookies and an epmd of its own, and meddles with no other RabbitMQ. The package's
-scripts must run as root or as the user rabbitmq.
+scripts must run as root or as the user rabbitmq. A node may open as many files as this process.
 """
 
 import argparse
@@ -151,6 +151,9 @@ class RabbitMq:
         return "WARRENBENCH"
 
     def _start(self, node: int) -> None:
+        # Not as root: the package's script would change the user by `su`, which leaves 1,024 open files, enough for
+        # some 180 quorum queues; with more of them a node answers no client any more.
+        user = USER if os.geteuid() == 0 else None
         with (self._folder / f"n{node}.out").open("ab") as output:
             process = subprocess.Popen(
                 ["rabbitmq-server"],
@@ -159,6 +162,8 @@ class RabbitMq:
                 stderr=output,
                 env=self._environment(node),
                 cwd=self._folder,
+                user=user,
+                group=user,
                 start_new_session=True,
             )
         self._started.append(process)
