@@ -11,45 +11,20 @@ import mmap
 import os
 import platform
 import select
+import struct
 
 _logger = logging.getLogger(__name__)
 
-# asm/unistd_64.h of x86; asm-generic/unistd.h for all later ones.
-_SETUP, _DESTROY, _GETEVENTS, _SUBMIT = (
-    (206, 207, 208, 209) if platform.machine() == "x86_64" else (0, 1, 4, 2)
-)
-_PWRITE = 1  # linux/aio_abi.h: IOCB_CMD_PWRITE
+# setup, destroy, getevents, submit: asm/unistd_64.h of x86, asm-generic/unistd.h of the others.
+_GENERIC = (0, 1, 4, 2)
+_CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": _GENERIC, "riscv64": _GENERIC, "loongarch64": _GENERIC}
+# linux/aio_abi.h, struct iocb: data, key, rw_flags, opcode, priority, fd, buffer, count, offset, reserved, flags,
+# resfd; struct io_event: data, iocb, result, result2.
+_IOCB = struct.Struct("<QIiHhIQQqQII")
+_EVENT = struct.Struct("<QQqq")
+_PWRITE = 1  # IOCB_CMD_PWRITE
 _RESFD = 1  # IOCB_FLAG_RESFD
-
-
-class _Iocb(ctypes.Structure):
-    """struct iocb of linux/aio_abi.h, little-endian."""
-
-    _fields_ = (
-        ("data", ctypes.c_uint64),
-        ("key", ctypes.c_uint32),
-        ("rw_flags", ctypes.c_int32),
-        ("opcode", ctypes.c_uint16),
-        ("priority", ctypes.c_int16),
-        ("fd", ctypes.c_uint32),
-        ("buffer", ctypes.c_uint64),
-        ("count", ctypes.c_uint64),
-        ("offset", ctypes.c_int64),
-        ("reserved", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("resfd", ctypes.c_uint32),
-    )
-
-
-class _Event(ctypes.Structure):
-    """struct io_event of linux/aio_abi.h."""
-
-    _fields_ = (
-        ("data", ctypes.c_uint64),
-        ("iocb", ctypes.c_uint64),
-        ("result", ctypes.c_int64),
-        ("result2", ctypes.c_int64),
-    )
+_ONE = ctypes.c_long(1)
 
 
 class PageMemory:
@@ -73,22 +48,21 @@ class AsyncWrite:
     def __init__(self) -> None:
         self._resfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._result = 0
-        # PyDLL: none of these calls waits; getevents is made when there is an event.
+        # PyDLL: who gives up the interpreter waits for it afterwards.
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         self._context = ctypes.c_ulong(0)
         self._is_set_up = False  # not before it is needed: what is set up takes 10 ms to destroy
-        self._is_allowed = True
-        self._iocb = _Iocb(opcode=_PWRITE, flags=_RESFD, resfd=self._resfd)
-        self._events = (_Event * 1)()
-        one, iocbs = ctypes.c_long(1), (ctypes.POINTER(_Iocb) * 1)(ctypes.pointer(self._iocb))
-        self._submit = (ctypes.c_long(_SUBMIT), self._context, one, iocbs)
-        self._take = (ctypes.c_long(_GETEVENTS), self._context, one, one, self._events, None)
+        is_64_bit = ctypes.sizeof(ctypes.c_void_p) == 8
+        self._calls = _CALLS.get(platform.machine()) if is_64_bit else None  # None: not asked, or refused
+        self._iocb, self._event = bytearray(_IOCB.size), bytearray(_EVENT.size)
+        self._iocbs = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self._iocb)))
+        self._events = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self._event)))
 
     def close(self) -> None:
         """Nothing may be under way."""
-        if self._context.value:
-            self._call(ctypes.c_long(_DESTROY), self._context)
+        if self._calls and self._context.value:
+            self._ask(self._calls[1], self._context)
         os.close(self._resfd)
 
     def fileno(self) -> int:
@@ -103,13 +77,13 @@ class AsyncWrite:
         """
         if not self._is_set_up:
             self._set_up()
-        if not self._is_allowed:
+        if self._calls is None:
             self._result = os.pwrite(fd, memory.view[start:end], offset)
             os.eventfd_write(self._resfd, 1)
             return
-        iocb = self._iocb
-        iocb.fd, iocb.buffer, iocb.count, iocb.offset = fd, memory.address + start, end - start, offset
-        if self._call(*self._submit) != 1:
+        where = (fd, memory.address + start, end - start, offset)
+        _IOCB.pack_into(self._iocb, 0, 0, 0, 0, _PWRITE, 0, *where, 0, _RESFD, self._resfd)
+        if self._ask(self._calls[3], self._context, _ONE, ctypes.byref(self._iocbs)) != 1:
             raise _os_error(ctypes.get_errno())
 
     def wait(self) -> None:
@@ -125,23 +99,29 @@ class AsyncWrite:
             OSError: of the write.
         """
         os.eventfd_read(self._resfd)
-        if not self._is_allowed:
+        if self._calls is None:
             return self._result
-        if self._call(*self._take) != 1:
+        if self._ask(self._calls[2], self._context, _ONE, _ONE, self._events, None) != 1:
             raise _os_error(ctypes.get_errno())
-        result = int(self._events[0].result)
+        _, _, result, _ = _EVENT.unpack(self._event)
         if result < 0:
             raise _os_error(-result)
-        return result
+        return int(result)
 
     def _set_up(self) -> None:
         self._is_set_up = True
-        if self._call(ctypes.c_long(_SETUP), ctypes.c_long(1), ctypes.byref(self._context)) < 0:
-            self._is_allowed = False
+        reason = "unknown on this machine"
+        if self._calls:
+            if self._ask(self._calls[0], _ONE, ctypes.byref(self._context)) == 0:
+                return
             reason = os.strerror(ctypes.get_errno())
-            _logger.warning(
-                "no asynchronous IO here (io_setup: %s): the node waits for each write to its disk", reason
-            )
+        self._calls = None
+        _logger.warning(
+            "no asynchronous IO here (io_setup: %s): the node waits for each write to its disk", reason
+        )
+
+    def _ask(self, number: int, *args: object) -> int:
+        return int(self._call(ctypes.c_long(number), *args))
 
 
 def _os_error(number: int) -> OSError:

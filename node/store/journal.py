@@ -153,6 +153,11 @@ class Journal:
         self._filled[segment] = offset + length
         self._disk.begin(self._fds[segment], memory, 0, length, offset)
 
+    @property
+    def is_appending(self) -> bool:
+        """Whether a record is under way."""
+        return self._under_way is not None
+
     def fileno(self) -> int:
         """Readable when there is news of the record that is under way."""
         return self._disk.fileno()

@@ -5,9 +5,10 @@ and no timer ever waits for more. After an error, here or in the folder, nothing
 the kernel may have dropped the pages that failed, so the process must end and read again what the disk holds.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from cluster.ports import GroupWrite
 from node.store import record
@@ -19,22 +20,6 @@ from node.store.record import Body
 
 RECORD_BYTES_MAX = 1 << 20
 """Turns are merged up to this many bytes of values; a single turn is never cut."""
-
-
-class Loop(Protocol):
-    """What is used of an event loop."""
-
-    def add_reader(self, fd: Any, callback: Callable[[], object]) -> object:
-        """Call when there is something to read."""
-
-    def remove_reader(self, fd: Any) -> object:
-        """Do not any more."""
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> object:
-        """Call in a moment."""
-
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> object:
-        """The same from another thread."""
 
 
 class _Prepared(NamedTuple):
@@ -58,7 +43,7 @@ class Writer:
     def __init__(
         self,
         store: LmdbStore,
-        loop: Loop,
+        loop: asyncio.AbstractEventLoop,
         on_durable: Callable[[int], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -71,7 +56,6 @@ class Writer:
         self._waiting: deque[tuple[int, Sequence[GroupWrite]]] = deque()
         self._prepared: _Prepared | None = None
         self._is_planned = False
-        self._is_writing = False
         self._has_failed = False
         self._folder = Folder(
             store.environment,
@@ -93,7 +77,7 @@ class Writer:
         self._loop.remove_reader(self._journal.fileno())
         self._journal.end()
         self._begin()
-        while self._is_writing and not self._has_failed:
+        while self._journal.is_appending and not self._has_failed:
             self._journal.wait()
             self._advance()
         self._folder.close()
@@ -103,12 +87,11 @@ class Writer:
     def _begin(self) -> None:
         """Begin the next record, if there is one, none is under way and there is room for it."""
         self._is_planned = False
-        if self._is_writing or self._has_failed or not (self._prepared or self._waiting):
+        if self._journal.is_appending or self._has_failed or not (self._prepared or self._waiting):
             return
         try:
             next_one = self._prepared = self._prepared or self._prepare()
             if self._journal.make_room(next_one.body.bytes):
-                self._is_writing = True
                 self._journal.append(next_one.body)
         except Exception as error:  # noqa: BLE001 - whatever failed, nothing may be promised any more
             self._fail(error)
@@ -131,7 +114,7 @@ class Writer:
             journaled = self._journal.advance(done.writes)
             if journaled is None:
                 return
-            self._prepared, self._is_writing = None, False
+            self._prepared = None
             self._store.settle(journaled)
             self._folder.add(self._journal.segment, self._journal.sequence, journaled)
         except Exception as error:  # noqa: BLE001 - as above

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.raft.mutants import MUTANTS, Mutant
 from tests.raft.simulation import Simulation
 
 SEEDS = 60
@@ -29,17 +28,3 @@ def test_a_seed_always_tells_the_same_story() -> None:
         ]
 
     assert story() == story()
-
-
-@pytest.mark.parametrize(("mutant", "told"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_simulation_notices_a_planted_bug(mutant: Mutant, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rig that finds nothing proves nothing: each planted bug must fail some seed."""
-    mutant(monkeypatch)
-    for seed in (told, *range(150)):
-        try:
-            simulation = Simulation(seed)
-            simulation.run(EVENTS)
-            simulation.calm()
-        except Exception:
-            return
-    pytest.fail("nothing told this mutant from the real core")

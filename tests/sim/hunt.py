@@ -15,6 +15,9 @@ from tests.sim import mutants, queue_mutants
 from tests.sim.run import EVENTS, Run
 
 CLUSTER_MUTANTS = [*mutants.MUTANTS, *queue_mutants.MUTANTS]
+PLANTED = [("cluster", number, mutant.__name__) for number, (mutant, _) in enumerate(CLUSTER_MUTANTS)]
+PLANTED += [("core", number, mutant.__name__) for number, (mutant, _) in enumerate(raft_mutants.MUTANTS)]
+"""Where, its number there, and its name."""
 SEEDS_MAX = 300
 RAFT_EVENTS = 3_000
 STALE = ("AttributeError", "NameError", "TypeError")
@@ -85,13 +88,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--skip-core", action="store_true", help="not those of tests/raft/mutants.py")
     args = parser.parse_args()
-    everything = [("cluster", i, m[0].__name__) for i, m in enumerate(CLUSTER_MUTANTS)]
-    if not args.skip_core:
-        everything += [("core", i, m[0].__name__) for i, m in enumerate(raft_mutants.MUTANTS)]
     jobs = [
         (where, number)
-        for where, number, name in everything
-        if not args.names or any(wanted in name for wanted in args.names)
+        for where, number, name in PLANTED
+        if not (args.skip_core and where == "core")
+        and (not args.names or any(wanted in name for wanted in args.names))
     ]
     alive = 0
     print(f"{'mutant':<50} {'where':<8} {'seed':>5} {'tried':>5} {'s':>6}  found as")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.hunt import CLUSTER_MUTANTS, hunt
+from tests.sim.hunt import PLANTED, hunt
 from tests.sim.run import Run
 from tests.sim.trace import digest
 
@@ -55,8 +55,8 @@ def test_a_seed_always_tells_the_same_story() -> None:
     assert len(stories) == 1
 
 
-@pytest.mark.parametrize("number", range(len(CLUSTER_MUTANTS)), ids=[m.__name__ for m, _ in CLUSTER_MUTANTS])
-def test_a_planted_bug_is_found(number: int) -> None:
+@pytest.mark.parametrize(("where", "number", "name"), PLANTED, ids=[f"{w}-{n}" for w, _, n in PLANTED])
+def test_a_planted_bug_is_found(where: str, number: int, name: str) -> None:
     """A rig that finds nothing proves nothing, and a bug that can no longer be planted is found by nothing."""
-    found = hunt("cluster", number)
-    assert found.seed, found
+    found = hunt(where, number)
+    assert found.seed and found.name == name, found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from node.store import aio
 from node.store.aio import AsyncWrite, PageMemory
 
 PAGE = 4096
@@ -50,6 +51,21 @@ def test_a_write_that_fails_raises(tmp_path: Path, is_refused: bool) -> None:
 
     with pytest.raises(OSError, match="Bad file descriptor"):
         attempt()
+    write.close()
+    os.close(fd)
+
+
+def test_a_machine_whose_calls_are_not_known_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the same numbers mean something else."""
+    monkeypatch.setattr(aio.platform, "machine", lambda: "s390x")
+    write = AsyncWrite()
+    write._call = lambda *_: pytest.fail("asked")
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    write.begin(fd, PageMemory(PAGE), 0, PAGE, 0)
+    write.wait()
+    assert write.end() == PAGE
     write.close()
     os.close(fd)
 

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import threading
 import zlib
 from pathlib import Path
 
@@ -95,6 +96,30 @@ def test_memory_of_what_is_not_folded_is_bounded(harness: Harness) -> None:
         assert len(harness.writer._folder._unfolded) <= SEGMENTS
         assert len(harness.store.view(1)._fresh) <= SEGMENTS * 3 + 1
         assert harness.environment.journal.unfolded_bytes <= SEGMENTS * SEGMENT_BYTES
+
+
+def test_what_finds_no_room_is_written_when_there_is_some(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on which LMDB is slower than the journal holds the writer up, and loses nothing."""
+    may_fold = threading.Event()
+    fold = Carrier.fold
+    monkeypatch.setattr(Carrier, "fold", lambda *args: (may_fold.wait(), fold(*args)))
+    turns = 2 * SEGMENTS
+    for turn in range(1, turns + 1):
+        write = GroupWrite(1, entries=[entry(turn, b"x" * (SEGMENT_BYTES - 8192))])
+        harness.writer.submit(harness.note(write), [write])
+        for _ in range(20):
+            harness.run()
+    journal = harness.environment.journal
+    while harness.durable[-1] < SEGMENTS or journal.is_appending:
+        harness.run()
+    assert harness.durable[-1] < turns
+    assert harness.writer._prepared is not None and not journal.make_room(SEGMENT_BYTES)
+    may_fold.set()
+    while harness.durable[-1] < turns:
+        harness.wait()
+    assert harness.store.view(1).last_index() == turns
 
 
 def test_directory_without_journal_gets_one(harness: Harness) -> None:

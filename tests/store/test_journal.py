@@ -10,6 +10,7 @@ import pytest
 
 from cluster.ports import GroupWrite
 from node.store import keys, record
+from node.store.aio import AsyncWrite, PageMemory
 from node.store.errors import StoreError
 from node.store.journal import BLOCK_BYTES, BUFFER_BYTES, SEGMENT_ENTRIES_MAX, SEGMENTS, Journal
 from node.store.record import Journaled
@@ -218,6 +219,25 @@ def test_a_record_larger_than_the_buffer_is_written_whole(
     append(journal, write_of(9))
     journal.close()
     assert found(tmp_path) == [1, 2]
+
+
+def test_a_record_that_the_disk_takes_in_parts_is_written_whole(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left out is written next; nothing is durable before the end."""
+    begin, ends = AsyncWrite.begin, []
+
+    def part(disk: AsyncWrite, fd: int, memory: PageMemory, *place: int) -> None:
+        start, end, offset = place
+        ends.append(min(end, start + BLOCK_BYTES))
+        begin(disk, fd, memory, start, ends[-1], offset)
+
+    monkeypatch.setattr(AsyncWrite, "begin", part)
+    rows = [entry(1, random.Random(1).randbytes(3 * BLOCK_BYTES - 100))]
+    spot = append(journal, GroupWrite(1, entries=rows))[0].entries[0]
+    assert ends == [BLOCK_BYTES, 2 * BLOCK_BYTES, 3 * BLOCK_BYTES]
+    assert keys.decode_entry(1, 1, list(keys.pieces_of_entry(journal.read(spot)))) == rows[0]
+    assert found(tmp_path) == [1]
 
 
 def test_a_file_system_without_direct_io_is_written_through_its_cache(
