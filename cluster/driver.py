@@ -185,12 +185,13 @@ class Driver:
 
     def _take_turn(self) -> None:
         turn = self._core.flush(self._clock.now_ms())
+        # Envelopes first: what others do with them takes longer than the disk here.
+        if turn.envelopes:
+            self._send(turn.envelopes)
         if turn.writes:
             self._write(turn.number, turn.writes)
             if self._looking is None:
                 self._looking = self._loop.call_later(LATE_S, self._look)
-        if turn.envelopes:
-            self._send(turn.envelopes)
         if turn.outputs:
             self._carry_out(turn.outputs)
         for group, node, reason in turn.endings:

@@ -62,6 +62,7 @@ class Outcome:
     passed: list[int] = field(default_factory=list)  # tickets of barriers
     snapshots_wanted: list[int] = field(default_factory=list)
     reset: bool = False
+    goes_on: bool = False  # there is more, but what this says is to be carried out before
 
 
 class Group:
@@ -100,6 +101,7 @@ class Group:
         self.offered_ms = 0  # when leadership was last offered to the node that should have it
         self.resend_mark = 0  # the oldest batch when resending was last thought of
         self._ready_term = 0  # the term in which this node leads and has applied an entry of its own
+        self._put_off: list[Entry] = []  # committed, to be applied in the next turn
         self._barriers: list[Barrier] = []
         self._next_token = 1
         self._refused: dict[int, int] = {}  # nodes whose batch the log did not take, with its bytes
@@ -251,6 +253,9 @@ class Group:
 
     def collect(self, turn: int, now_ms: int, outcome: Outcome) -> None:
         """This group's share of a turn: at most one Ready."""
+        if self._put_off:
+            self._apply(self._put_off, outcome)
+            self._put_off = []
         stream = self.stream
         if stream.leader != self.raft.leader:
             stream.leader = 0
@@ -288,7 +293,11 @@ class Group:
             for barrier in self._barriers:
                 if barrier.first_token <= state.token <= barrier.token and not barrier.index:
                     barrier.index = state.index
-        if ready.committed:
+        if ready.entries and ready.committed and not self.raft.is_leader:
+            # The leader waits for these entries to be durable; for what is applied here nobody waits as much.
+            self._put_off = ready.committed
+            outcome.goes_on = True
+        elif ready.committed:
             self._apply(ready.committed, outcome)
 
     def _write(self, outcome: Outcome) -> GroupWrite:

@@ -98,6 +98,7 @@ class Host:
         self._clock = Clock(now_ms)
         self.groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
+        self._touched_next: dict[int, Group] = {}  # have a share of the next turn, not of this one
         self.peers = {node: Peer(heard_ms=now_ms) for node in options.nodes if node != options.node}
         self.links: dict[int, MemoryLink] = {}
         self._dirty_links: dict[int, MemoryLink] = {}
@@ -367,6 +368,8 @@ class Host:
                 if write.compact_to is not None:
                     self.groups[write.group].raft.log_compacted()
         self._turn = Turn(turn.number + 1)
+        self._touched.update(self._touched_next)
+        self._touched_next.clear()
         turn.more = self.has_work()
         return turn
 
@@ -416,6 +419,8 @@ class Host:
         self._turn.passed += outcome.passed
         if outcome.reset:
             self._turn.resets.append(group.id)
+        if outcome.goes_on:
+            self._touched_next[group.id] = group
         for peer in outcome.snapshots_wanted:
             self._transfers.offer(group, peer, self.now_ms)
 

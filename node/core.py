@@ -39,8 +39,8 @@ class CoreTurn:
     """What the shell has to do now, in this order; see cluster.turn.Turn for the numbers."""
 
     number: int
-    writes: list[GroupWrite] = field(default_factory=list)
     envelopes: dict[int, Envelope] = field(default_factory=dict)
+    writes: list[GroupWrite] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     more: bool = False
     resets: list[int] = field(default_factory=list)
@@ -186,7 +186,7 @@ class NodeCore:
         self.host.memory.forget_dead()
         turn = self.host.close_turn()
         more = turn.more or self.frontend.has_work
-        return CoreTurn(turn.number, turn.writes, turn.envelopes, outputs, more, resets, turn.endings)
+        return CoreTurn(turn.number, turn.envelopes, turn.writes, outputs, more, resets, turn.endings)
 
     def _hand_out(self, turn: Turn) -> None:
         """What the groups have come to goes to the sessions."""

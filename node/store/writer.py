@@ -68,7 +68,7 @@ class Writer:
         """Hand over a turn, after `store.note(writes)`. Never blocks."""
         self._waiting.append((number, writes))
         if not self._is_planned:
-            # Not at once: what the turn sends to others shall be on its way before, for they take longer.
+            # Not at once: what the turn sends to others shall be on its way before.
             self._is_planned = True
             self._loop.call_soon(self._begin)
 

@@ -108,8 +108,8 @@ def test_inputs_that_are_no_news_make_no_turn() -> None:
     assert asyncio.run(run()) == ["receive 2", "persisted 7"]
 
 
-def test_turn_is_written_before_it_is_sent_and_answered() -> None:
-    """The disk and the links begin as early as possible; an empty part of a turn calls nobody."""
+def test_turn_is_sent_before_it_is_written_and_answered() -> None:
+    """The links and the disk begin as early as possible; an empty part of a turn calls nobody."""
 
     async def run() -> list[str]:
         core = RecordingCore()
@@ -123,7 +123,7 @@ def test_turn_is_written_before_it_is_sent_and_answered() -> None:
         assert core.calls == ["flush", "flush"]
         return shells.done
 
-    assert asyncio.run(run()) == ["write 1 1", "send [2]", "carry out ['x']"]
+    assert asyncio.run(run()) == ["send [2]", "write 1 1", "carry out ['x']"]
 
 
 def test_commits_of_what_was_written_are_looked_after_until_they_came() -> None:

@@ -234,6 +234,33 @@ def test_log_of_a_group_that_rests_often_stays_for_members_that_were_away(
     assert moved and all(b - a >= 10 for a, b in itertools.pairwise(moved))
 
 
+def test_follower_stores_what_came_before_it_applies_what_is_committed() -> None:
+    """The leader waits for the one and not for the other."""
+    cluster = Cluster(5)
+    cluster.settle()
+    leader = next(node for node, host in cluster.hosts.items() if host.groups[1].leads)
+    world = cluster.world
+    turns: dict[int, list[tuple[bool, int]]] = {node: [] for node in world.nodes if node != leader}
+
+    def look(sim: SimNode, turn: Any) -> None:
+        if sim.id != leader:
+            stores = any(write.group == 1 and write.entries for write in turn.writes)
+            turns[sim.id].append((stores and turn.more, len(cluster.machines[sim.id][1].told)))
+
+    world.on_turn.append(look)
+    for _ in range(200):
+        cluster.submit(leader, 1)
+        world.run(until_ms=world.now_ms + 5)
+    put_off = 0
+    for told in turns.values():
+        for (_, before), (is_put_off, now), (_, after) in zip(told, told[1:], told[2:], strict=False):
+            if is_put_off:
+                put_off += 1
+                assert now == before
+                assert after > now
+    assert put_off > 20
+
+
 def test_late_commit_is_asked_of_the_member_that_was_spared() -> None:
     cluster = Cluster(1)
     world = cluster.world

@@ -277,7 +277,7 @@ MUTANTS: list[tuple[Any, int]] = [
     (delays_are_over_twice, 42),
     (delays_are_over_early, 8),
     (dedup_ids_are_forgotten_at_restore, 20),
-    (dedup_ids_are_not_looked_at, 20),
+    (dedup_ids_are_not_looked_at, 538),
     (what_returns_has_no_priority, 34),
     (lanes_stand_upside_down, 12),
     (failures_are_not_counted, 58),

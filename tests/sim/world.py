@@ -256,10 +256,6 @@ class World:
         if left == 0:
             self.crash(sim.id)
             return
-        if turn.writes:
-            sim.disk.submit(turn.number, turn.writes)
-            if not sim.syncing:
-                self._plan_sync(sim)
         for peer in sorted(turn.envelopes):
             if left is not None:
                 left -= 1
@@ -267,6 +263,10 @@ class World:
                     self.crash(sim.id)
                     return
             self._send(sim, peer, turn.envelopes[peer])
+        if turn.writes:
+            sim.disk.submit(turn.number, turn.writes)
+            if not sim.syncing:
+                self._plan_sync(sim)
         if left is not None:
             self.crash(sim.id)
             return
