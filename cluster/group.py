@@ -168,17 +168,19 @@ class Group:
         sender, epoch, seq = HEADER.unpack_from(data)
         if sender == node and self.leads:
             self._take_batch(node, epoch, seq, data, outcome)
+            self.touch()
 
     def _take_batch(self, node: int, epoch: int, seq: int, data: bytes, outcome: Outcome) -> None:
         if self.intake.accepts(node, epoch, seq):
-            if self.raft.propose(EntryKind.BATCH, [data]) is None:
+            index = self.raft.propose(EntryKind.BATCH, [data])
+            if index is None:
                 self.intake.refused(node, epoch, seq)
                 self._refused[node] = len(data)
-            elif self._refused:
+                return
+            if self._refused:
                 self._refused.pop(node, None)
             if node != self.node:
-                self.raft.peer_waits(node)
-            self.touch()
+                self.raft.peer_waits(node, index)
             return
         known, expected = self.intake.get(node)
         if epoch > known or seq > expected:
@@ -211,6 +213,7 @@ class Group:
         self.stream.resent_at_ms = now_ms
         for batch in self.stream.from_seq(seq):
             self._send_batch(batch.seq, batch.data, outcome)
+        self.touch()
 
     def _send_batch(self, seq: int, data: bytes, outcome: Outcome) -> None:
         if self.stream.leader != self.node:
@@ -334,7 +337,8 @@ class Group:
         effects = self.machine.apply(meta, entry.data, HEADER.size)
         if node == self.node and epoch == self.stream.epoch:
             self.stream.accept_applied(seq)
-            self.touch()
+            if self.stream.can_form or self._barriers:
+                self.touch()
         self._emit(effects, outcome)
 
     def _apply_gone(self, entry: Entry, outcome: Outcome) -> None:

@@ -340,6 +340,8 @@ class Host:
         # Twice: what was applied in the first pass makes room for the next batch, and the commit index that
         # rose travels with that batch instead of in an envelope of its own.
         for _ in range(2):
+            if not self._touched:
+                break
             touched = list(self._touched.values())
             self._touched.clear()
             for group in touched:

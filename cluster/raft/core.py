@@ -281,9 +281,9 @@ class Raft:
             self.leader = 0
             candidate.leader_lost(self, peer)
 
-    def peer_waits(self, peer: int) -> None:
-        """A client of this member waits for what it has proposed."""
-        leader.peer_waits(self, peer)
+    def peer_waits(self, peer: int, index: int) -> None:
+        """A client of this member waits for the entry at `index`."""
+        leader.peer_waits(self, peer, index)
 
     def ask_all_if_late(self) -> bool:
         """Whether this member leads and entries wait for a majority: then call it again soon (see spares.py)."""

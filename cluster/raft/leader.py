@@ -261,10 +261,14 @@ def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
 
 
 def _can_wait(raft: "Raft", progress: Progress) -> bool:
-    """Whether nobody at this peer waits for the commit index; but a membership change is always told."""
+    """Whether the peer need not hear of a commit by itself; a membership change is always told.
+
+    Either nobody waits there, or what came from there is not committed yet: then that will be told with all before it.
+    """
     lead = raft.leadership
     assert lead is not None
-    return progress.is_lazy and lead.pending_change <= progress.commit_sent
+    is_patient = progress.is_lazy or raft.log.commit < progress.awaited_index
+    return is_patient and lead.pending_change <= progress.commit_sent
 
 
 def _probe(raft: "Raft", progress: Progress, slices: Slices) -> None:
@@ -409,11 +413,14 @@ def ask_all_if_late(raft: "Raft") -> bool:
     return True
 
 
-def peer_waits(raft: "Raft", peer: int) -> None:
-    """Someone at this peer waits for what is committed."""
+def peer_waits(raft: "Raft", peer: int, index: int = 0) -> None:
+    """Someone at this peer waits for what is committed: for the entry at `index`, where one is named."""
     lead = raft.leadership
     progress = lead.progress.get(peer) if lead is not None else None
-    if lead is not None and progress is not None and progress.is_lazy:
+    if lead is None or progress is None:
+        return
+    progress.awaited_index = max(progress.awaited_index, index)
+    if progress.is_lazy:
         progress.is_lazy = False
         lead.wants_broadcast = True
 

@@ -30,6 +30,7 @@ class Progress:
     """
 
     __slots__ = (
+        "awaited_index",
         "commit_sent",
         "fed_bytes",
         "flow",
@@ -56,6 +57,7 @@ class Progress:
         self.wants_echo = (
             False  # send an append even if there is nothing to send: its answer shows what was lost
         )
+        self.awaited_index = 0  # of the newest entry that came from there
         self.commit_sent = 0
         self.fed_bytes = NEVER  # what the leader had made in its term when nothing was left to send
         self.snapshot_index = 0

@@ -94,7 +94,7 @@ def test_spare_member_whose_client_proposes_is_told_at_once() -> None:
     group[1].propose(b"x")
     group.settle()
     (spare,) = {2, 3} - set(has_newest(group))
-    group[1].raft.peer_waits(spare)
+    group[1].raft.peer_waits(spare, group[1].raft.last_index)
     group.settle()
     assert group[spare].raft.commit == group[1].raft.commit
     assert has_newest(group) == [1, 2, 3]
