@@ -135,6 +135,16 @@ class Environment:
     def put_folded(self, txn: Any, sequence: int) -> None:
         """With this transaction LMDB has all records of the journal up to this one."""
         txn.put(b"journal", str(sequence).encode(), db=self.tables[b"meta"])
+        txn.delete(b"carrying", db=self.tables[b"meta"])
+
+    def put_carrying(self, txn: Any) -> None:
+        """With this transaction LMDB has a part of what follows that record."""
+        txn.put(b"carrying", b"yes", db=self.tables[b"meta"])
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether the process ended, or is, between two such parts."""
+        return self._meta(b"carrying") is not None
 
     def used_bytes(self) -> int:
         """Bytes on LMDB's pages that hold data; what its file has beyond that is reused before it grows."""

@@ -1,6 +1,6 @@
 """Carries the journal into LMDB: at the start all that is in it, and later, on a thread, what has grown old.
 
-A segment is folded as late as the ring allows, in one transaction. By then most messages in it were consumed and
+A segment is folded as late as the ring allows. By then most messages in it were consumed and
 trimmed, and never reach LMDB. What is in LMDB alone is an older state, from which rows may be missing that later
 records trim: only together with the journal it is the node's state.
 """

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.ports import GroupWrite
 from cluster.types import HardState, SnapshotMeta
-from node.store import keys, record
+from node.store import carry, keys, record
 from node.store.carry import Carrier
 from node.store.delta import Unfolded
 from node.store.environment import Environment
@@ -299,4 +299,38 @@ def test_every_crash_leaves_what_was_durable(tmp_path: Path, seed: int) -> None:
     for _ in range(100):
         steps.step()
     assert steps.crashes > 10
+    steps.environment.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crash_between_the_transactions_of_a_fold_leaves_what_was_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """The next start carries all of it once more, over what had come to LMDB; so does the one after an early end."""
+    steps = Steps(tmp_path, seed)
+    broken_off = 0
+    monkeypatch.setattr(carry, "TRANSACTION_BYTES_MAX", 1)
+    weigh = Carrier._weigh
+
+    def crash_behind(carrier: Carrier, size: int) -> None:
+        nonlocal broken_off
+        weigh(carrier, size)
+        if carrier is steps.carrier and steps.random.random() < 0.3:
+            broken_off += 1
+            copy = steps.copy()
+            with monkeypatch.context() as early:
+                early.setattr(Environment, "put_folded", end)
+                environment = open_environment(copy)
+                with pytest.raises(StoreError, match="the process ends"):
+                    LmdbStore(environment)
+                environment.close()
+            steps.compare(copy, steps.disk)
+
+    def end(*_: object) -> None:
+        raise lmdb.Error("the process ends")
+
+    monkeypatch.setattr(Carrier, "_weigh", crash_behind)
+    for _ in range(100):
+        steps.step()
+    assert broken_off > 5
     steps.environment.close()
