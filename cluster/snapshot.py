@@ -14,8 +14,9 @@ from cluster.envelope import SnapshotPart
 from cluster.ports import LogStore
 from cluster.types import Entry, SnapshotMeta
 
-PART_BYTES_MAX = 1024 * 1024
-PARTS_UNDER_WAY_MAX = 4
+PART_BYTES_MAX = 128 * 1024
+"""Passed by one entry at most. Each part is read, sent and written beside what clients wait for."""
+PARTS_UNDER_WAY_MAX = 2
 STALLED_MS_MAX = 10_000
 
 

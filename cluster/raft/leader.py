@@ -31,7 +31,7 @@ from cluster.raft.rpc import (
     ReadIndexReply,
     TimeoutNow,
 )
-from cluster.raft.spares import is_stuck, spares
+from cluster.raft.spares import is_stuck, spares, window_bytes
 from cluster.types import Entry, EntryKind
 
 if TYPE_CHECKING:
@@ -234,10 +234,11 @@ def _feed(raft: "Raft", progress: Progress, slices: Slices) -> None:
     lead, log, options = raft.leadership, raft.log, raft.options
     assert lead is not None
     has_sent = False
+    bytes_max = window_bytes(raft, progress)
     while (
         progress.next_index <= log.last_index
         and len(progress.inflights) < options.inflight_max
-        and progress.inflight_bytes < options.inflight_bytes_max
+        and progress.inflight_bytes < bytes_max
     ):
         piece = _slice(raft, progress.next_index, slices)
         if piece is None:

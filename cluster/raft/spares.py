@@ -9,7 +9,7 @@ milliseconds. What is committed is durable on a majority as ever.
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from cluster.raft.progress import Flow, Progress
+from cluster.raft.progress import NEVER, Flow, Progress
 from cluster.raft.quorum import Outcome, vote_outcome
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SPARE_BYTES_MAX = 512 << 10
 """Entries that a spare member lacks, in bytes: above, a message costs little beside what is in it (ADR 17)."""
+BEHIND_BYTES_MAX = 2 << 20
+"""Under way to a member that comes from behind: more in a round trip than what is published meanwhile."""
 COMMIT_MS_MAX = 10
 """While no commit has come for so long, all members are asked: the quick ones may be slow, or gone without a word."""
 
@@ -46,6 +48,22 @@ def spares(raft: "Raft") -> list[Progress]:
         ):
             spare.append(progress)
     return spare
+
+
+def window_bytes(raft: "Raft", progress: Progress) -> int:
+    """Data that may be under way to a peer: little while it comes from behind and the others do without it.
+
+    What a peer has missed is read, sent and written beside what clients wait for.
+    """
+    usual = raft.options.inflight_bytes_max
+    if progress.fed_bytes != NEVER or is_stuck(raft):
+        return usual
+    lead, configuration = raft.leadership, raft.configuration
+    assert lead is not None
+    others = {peer.id: True for peer in lead.peers if peer is not progress and peer.fed_bytes != NEVER}
+    others[raft.id] = True
+    do_without = vote_outcome(configuration.voters, configuration.outgoing, others) is Outcome.WON
+    return min(usual, BEHIND_BYTES_MAX) if do_without else usual
 
 
 def is_stuck(raft: "Raft") -> bool:

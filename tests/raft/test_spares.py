@@ -4,7 +4,7 @@ import pytest
 
 from cluster.raft.membership import Operation
 from cluster.raft.rpc import AppendEntries, Message
-from cluster.raft.spares import COMMIT_MS_MAX, SPARE_BYTES_MAX
+from cluster.raft.spares import BEHIND_BYTES_MAX, COMMIT_MS_MAX, SPARE_BYTES_MAX
 from tests.raft.network import Network
 
 HEARTBEAT_TICKS = 4
@@ -229,3 +229,36 @@ def has_newest_of(group: Network, leader: int) -> list[int]:
     """The members that have the last entry of this one."""
     last = group[leader].raft.last_index
     return [node for node, member in group.members.items() if member.raft.last_index == last]
+
+
+@pytest.mark.parametrize("is_needed", [False, True])
+def test_member_from_behind_gets_little_at_once_where_the_others_do_without_it(is_needed: bool) -> None:
+    """Not so where it is needed: then the whole group waits for it."""
+    group = Network(3, heartbeat_ticks=HEARTBEAT_TICKS, election_ticks=20)
+    leader = group.elect(1)
+    group.isolate(3)
+    piece = bytes(1 << 20)
+    for _ in range(12):
+        leader.propose(piece)
+        group.settle()
+    assert group[3].raft.last_index < leader.raft.last_index - 10
+    leader.raft.report_unreachable(3)
+    if is_needed:
+        leader.raft.peer_lost(2)
+        group.isolate(2)
+    else:
+        group.heal()
+    most = 0
+
+    def look(_: object) -> None:
+        nonlocal most
+        assert leader.raft.leadership is not None
+        most = max(most, leader.raft.leadership.progress[3].inflight_bytes)
+
+    group.after = look
+    group.tick(3 * HEARTBEAT_TICKS, 1)
+    assert group[3].raft.last_index == leader.raft.last_index
+    if is_needed:
+        assert most > 10 * len(piece)
+    else:
+        assert 0 < most <= BEHIND_BYTES_MAX + len(piece)
