@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bench import generator
 from bench.clusters import Cluster, cpu_s
 from bench.generator import Figures, LoadError, Settings
-from bench.workloads import Plan, Target, Workload
+from bench.workloads import WORKLOADS, Plan, Target, Workload
 
 TOPOLOGY = ("name", "queues", "exchange", "bindings", "kind", "ttl", "length", "priorities", "dead")
 
@@ -37,7 +37,7 @@ class Series:
 
 
 Results = dict[str, dict[str, Series]]
-"""Workload to cluster to series."""
+"""Workload to cluster to series; and what a workload is measured beside (`beside`), for the first cluster only."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -58,25 +58,38 @@ class Verdict:
 def compare(
     workloads: Sequence[Workload], clusters: Sequence[Cluster], plan: Plan, say: Callable[[str], None]
 ) -> Results:
-    """Run everything; the order of the clusters turns around from round to round."""
+    """Run everything; the order of what is measured in a round turns around from one to the next."""
     results: Results = {}
     for workload in workloads:
         series = {cluster.name: Series() for cluster in clusters}
         results[workload.name] = series
-        for cluster in clusters:
-            with _errors_of(series[cluster.name]):
-                prepare(workload, cluster)
+        turns = [(workload, cluster, series[cluster.name]) for cluster in clusters]
+        for target in workload.targets:
+            if target.beside is not None:
+                base = next(other for other in WORKLOADS if other.name == target.beside)
+                results[beside(target.beside, workload)] = {clusters[0].name: Series()}
+                turns.append((base, clusters[0], results[beside(target.beside, workload)][clusters[0].name]))
+        for measured, cluster, one in turns:
+            with _errors_of(one):
+                prepare(measured, cluster)
         for number in range(plan.rounds):
-            for cluster in clusters if number % 2 == 0 else clusters[::-1]:
-                one = series[cluster.name]
+            for measured, cluster, one in turns if number % 2 == 0 else turns[::-1]:
                 with _errors_of(one):
                     if one.error is None:
-                        one.runs.append(measure(workload, cluster, plan))
-        for cluster in clusters:
+                        one.runs.append(measure(measured, cluster, plan))
+        for measured, cluster, _ in turns:
             with contextlib.suppress(LoadError):
-                clean(workload, cluster)
+                clean(measured, cluster)
         say(_line(workload, series))
     return results
+
+
+def beside(name: str, workload: Workload) -> str:
+    """Where the results are kept of a workload that was measured in turns with one whose target it is the measure of.
+
+    Minutes apart a machine may have another speed.
+    """
+    return f"{name} beside {workload.name}"
 
 
 def verdicts(workload: Workload, results: Results, ours: str, other: str | None) -> list[Verdict]:
@@ -85,7 +98,7 @@ def verdicts(workload: Workload, results: Results, ours: str, other: str | None)
     for target in workload.targets:
         mine = results[workload.name][ours].values(target.figure)
         if target.beside is not None:
-            base = results[target.beside][ours].values(target.figure) if target.beside in results else []
+            base = results[beside(target.beside, workload)][ours].values(target.figure)
         else:
             base = results[workload.name][other].values(target.figure) if other is not None else []
         ratios = [a / b for a, b in zip(mine, base, strict=False) if b > 0]

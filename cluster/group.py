@@ -296,12 +296,18 @@ class Group:
             for barrier in self._barriers:
                 if barrier.first_token <= state.token <= barrier.token and not barrier.index:
                     barrier.index = state.index
-        if ready.entries and ready.committed and not self.raft.is_leader:
+        if ready.entries and self._can_wait(ready.committed):
             # The leader waits for these entries to be durable; for what is applied here nobody waits as much.
             self._put_off = ready.committed
             outcome.goes_on = True
         elif ready.committed:
             self._apply(ready.committed, outcome)
+
+    def _can_wait(self, committed: list[Entry]) -> bool:
+        """Not a change of members: it must be in force before Raft takes its next step."""
+        return bool(committed) and not (
+            self.raft.is_leader or any(entry.kind == EntryKind.MEMBERSHIP for entry in committed)
+        )
 
     def _write(self, outcome: Outcome) -> GroupWrite:
         if outcome.write is None:

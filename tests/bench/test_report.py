@@ -20,6 +20,7 @@ def series(*rates: float, p99_ms: float = 1.0) -> Series:
 RESULTS: Results = {
     "fast": {"warren": series(60, 90, 72), "rabbitmq": series(10, 10, 12, p99_ms=4.0)},
     "far": {"warren": series(30, 54, 36), "rabbitmq": Series(error="traffic: no route")},
+    "fast beside far": {"warren": series(60, 90, 72)},
 }
 
 
@@ -77,7 +78,7 @@ def test_results_of_several_runs_are_put_together() -> None:
     other = report.as_json({"commit": "b"}, Plan(), {}, {"idle": [Row("cpu", 1.5)]}, {"codec": "new"})
     whole = report.merged([one, other])
     assert whole["machine"] == {"commit": "a"}
-    assert list(whole["workloads"]) == ["fast", "far"] and list(whole["growth"]) == ["idle"]
+    assert list(whole["workloads"]) == list(RESULTS) and list(whole["growth"]) == ["idle"]
     assert whole["micro"] == {"codec": "new"} and one["micro"] == {"codec": "old"}
 
 

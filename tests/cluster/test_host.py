@@ -12,9 +12,11 @@ from cluster.group import Group, Outcome
 from cluster.host import Host, HostOptions
 from cluster.machine import Meta, Row
 from cluster.placement import first_configuration
+from cluster.raft.membership import MembershipChange, Operation, encode_change
+from cluster.raft.ready import Ready
 from cluster.raft.rpc import AppendEntries
 from cluster.raft.spares import COMMIT_MS_MAX
-from cluster.types import MEMORY_GROUP, GroupId
+from cluster.types import MEMORY_GROUP, Entry, EntryKind, GroupId
 from tests.sim.world import LinkRules, SimNode, World
 
 GROUPS = (0, 1, 2)
@@ -259,6 +261,22 @@ def test_follower_stores_what_came_before_it_applies_what_is_committed() -> None
                 assert now == before
                 assert after > now
     assert put_off > 20
+
+
+def test_change_of_members_is_not_put_off() -> None:
+    """What Raft is told next it must judge by it."""
+    cluster = Cluster(5)
+    cluster.settle()
+    follower = next(host for host in cluster.hosts.values() if not host.groups[1].leads).groups[1]
+    index = follower.applied + 1
+    change = encode_change(MembershipChange(((Operation.ADD_LEARNER, 9),)))
+    for kind, data, is_put_off in ((EntryKind.MEMBERSHIP, change, False), (EntryKind.NOOP, b"", True)):
+        committed = Entry(index, follower.raft.term, kind, follower.last_ts, data)
+        outcome = Outcome()
+        follower._carry_out(Ready(1, entries=[committed._replace(index=99)], committed=[committed]), outcome)
+        assert (outcome.goes_on, follower.applied == index) == (is_put_off, not is_put_off)
+        index += 1
+    assert 9 in follower.raft.configuration.learners
 
 
 def test_late_commit_is_asked_of_the_member_that_was_spared() -> None:
