@@ -67,8 +67,9 @@ def compare(
         for target in workload.targets:
             if target.beside is not None:
                 base = next(other for other in WORKLOADS if other.name == target.beside)
-                results[beside(target.beside, workload)] = {clusters[0].name: Series()}
-                turns.append((base, clusters[0], results[beside(target.beside, workload)][clusters[0].name]))
+                measure_of = Series()
+                results[beside(target.beside, workload)] = {clusters[0].name: measure_of}
+                turns.append((base, clusters[0], measure_of))
         for measured, cluster, one in turns:
             with _errors_of(one):
                 prepare(measured, cluster)
@@ -98,7 +99,8 @@ def verdicts(workload: Workload, results: Results, ours: str, other: str | None)
     for target in workload.targets:
         mine = results[workload.name][ours].values(target.figure)
         if target.beside is not None:
-            base = results[beside(target.beside, workload)][ours].values(target.figure)
+            key = beside(target.beside, workload)
+            base = results[key][ours].values(target.figure) if key in results else []
         else:
             base = results[workload.name][other].values(target.figure) if other is not None else []
         ratios = [a / b for a, b in zip(mine, base, strict=False) if b > 0]

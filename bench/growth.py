@@ -163,6 +163,20 @@ def small_node(plan: Plan) -> list[Row]:
     ]
 
 
+def _in_turns(one: Warren, other: Warren, load: Settings, plan: Plan) -> tuple[list[float], list[float]]:
+    """The rates of both clusters under the same load, round by round."""
+    rates: dict[Warren, list[float]] = {one: [], other: []}
+    for turn in range(plan.rounds):
+        for cluster in (other, one) if turn % 2 else (one, other):
+            rates[cluster].append(generator.run("traffic", cluster.hosts, load)["rate"])
+    return rates[one], rates[other]
+
+
+def _ratio(rates: list[float], others: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(map(operator.truediv, rates, others))
+
+
 def queues(plan: Plan) -> list[Row]:
     """Rate over 10 busy queues while others exist, in turns with a cluster that has the 10 only."""
     busy: Settings = {"size": 256, "producers": 10, "consumers": 10, "queues": 10}
@@ -177,12 +191,9 @@ def queues(plan: Plan) -> list[Row]:
         for number in numbers:
             if number > 10:
                 set_up(many, "other", queues=number - 10)
-            rates: dict[Warren, list[float]] = {few: [], many: []}
-            for turn in range(plan.rounds):
-                for cluster in (few, many) if turn % 2 else (many, few):
-                    rates[cluster].append(generator.run("traffic", cluster.hosts, load)["rate"])
-            rows.append(Row(f"{number:,} queues exist, 10 busy: msg/s", statistics.median(rates[many])))
-            ratios.append(statistics.median(map(operator.truediv, rates[many], rates[few])))
+            rates, others = _in_turns(many, few, load, plan)
+            rows.append(Row(f"{number:,} queues exist, 10 busy: msg/s", statistics.median(rates)))
+            ratios.append(_ratio(rates, others))
     flat = min(ratios) / max(ratios)
     title = "slowest / fastest of these, each by its ratio to a cluster with 10 queues measured in turns"
     return [*rows, Row(title, flat, ">= 0.85", flat >= 0.85)]
@@ -224,25 +235,16 @@ def connections(plan: Plan) -> list[Row]:
     """Memory of idle connections with a consumer each, and the rate beside them, in turns with a cluster without."""
     count = 1000 if plan.quick else 5000
     load: Settings = {"name": "load", "seconds": plan.seconds, "warmup": plan.warmup}
-
-    def ratio() -> float:
-        """Of the rates of the two clusters."""
-        rates: dict[Warren, list[float]] = {cluster: [], empty: []}
-        for turn in range(plan.rounds):
-            for measured in (cluster, empty) if turn % 2 else (empty, cluster):
-                rates[measured].append(generator.run("traffic", measured.hosts, load)["rate"])
-        return statistics.median(map(operator.truediv, rates[cluster], rates[empty]))
-
     with Warren() as cluster, Warren(is_beside=True) as empty:
         for made in (cluster, empty):
             set_up(made, "load")
         set_up(cluster, "idle")
-        calm = ratio()
+        calm = _ratio(*_in_turns(cluster, empty, load, plan))
         before = private_bytes(cluster.pid(0))
         with held(cluster, "idle", count, 1):
             time.sleep(1)
             each = (private_bytes(cluster.pid(0)) - before) / count
-            crowded = ratio()
+            crowded = _ratio(*_in_turns(cluster, empty, load, plan))
     return [
         Row(f"{count:,} idle connections with a consumer: KiB each", each / 1024, "<= 40", each <= 40 * 1024),
         Row("rate beside them / without", crowded / calm, ">= 0.95", crowded >= 0.95 * calm),

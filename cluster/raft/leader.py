@@ -6,8 +6,8 @@ Raft 5.3, 5.4.2 and 6; hand-over and reads: dissertation 3.10 and 6.4.
 Sending is done once per Ready, in `broadcast`: whatever was proposed, acknowledged and committed in one turn
 leaves as one append per peer. A commit index that rose leaves at once, to learners too, where clients wait for
 it, because each node answers its own clients from what it has applied; a peer that said in its replies that
-nobody waits there (`AppendReply.lazy`) learns of it with the next append or heartbeat. `spares` says who may
-wait for entries too.
+nobody waits there (`AppendReply.lazy`) learns of it with the next append or heartbeat, and one from which something
+came that is not committed yet learns of it with that. `spares` says who may wait for entries too.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,8 @@
 A commit needs a majority. A member beyond it, at which no client waits, is sent what it lacks when that has become
 worth a message, with the next heartbeat, or as soon as a commit takes long. So a round of consensus
 costs the work of a majority and not that of all, and a slow member is replaced by a quick one within
-milliseconds. What is committed is durable on a majority as ever.
+milliseconds. What is committed is durable on a majority as ever. A member that comes from behind is fed little by
+little, for the same reason.
 """
 
 from operator import attrgetter
